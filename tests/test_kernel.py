@@ -1,0 +1,202 @@
+"""Kernels: switches, threads, forks, bounds, and that the package works without numba."""
+
+import os
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinygrad_norm as tg
+from tinygrad_norm import kernel as kernels
+from tinygrad_norm.kernel import KERNELS, kernel, prange, ready
+
+TESTS = Path(__file__).parent
+
+
+def run_python(code, **environment):
+    """What the code prints in a process of its own; a variable given as None is taken out of its environment."""
+    variables = {k: v for k, v in {**os.environ, **environment}.items() if v is not None}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def scale_reference(x, factor, y):
+    y[:] = factor * x
+
+
+@kernel(reference=scale_reference)
+def scale(x, factor, y):
+    for i in prange(len(x)):
+        y[i] = factor * x[i]
+
+
+def test_a_kernel_is_one_loop_nest_run_in_three_ways():
+    x = np.arange(5.0)
+    for run in (scale.reference, scale.function, scale.serial, scale.parallel):
+        y = np.empty(5)
+        run(x, 2.0, y)
+        assert y.tolist() == [0, 2, 4, 6, 8]
+    assert "reference scale_reference" in repr(scale)
+
+
+def test_every_kernel_has_a_reference_with_its_arguments():
+    for k in KERNELS:
+        assert k.function.__code__.co_varnames[: k.function.__code__.co_argcount] == k.reference.__code__.co_varnames[: k.reference.__code__.co_argcount], k
+
+
+def test_fastmath_keeps_nan():
+    y = np.empty(2)
+    scale.serial(np.array([np.nan, np.inf]), 1.0, y)
+    assert np.isnan(y[0])
+    assert y[1] == np.inf
+
+
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+def test_backends_agree(backend):
+    before = tg.get_backend()
+    try:
+        tg.set_backend(backend)
+        assert tg.get_backend() == backend
+        x = tg.tensor(np.sin(np.arange(12.0)).reshape(3, 4), requires_grad=True)
+        y = tg.nn.functional.layer_norm(x, (4,))
+        (y * y * y).sum().backward()
+    finally:
+        tg.set_backend(before)
+    z = tg.tensor(np.sin(np.arange(12.0)).reshape(3, 4), requires_grad=True)
+    centred = z - z.mean(1, True)
+    (centred / (z.var(1, False, True) + 1e-5).sqrt()).pow(3).sum().backward()
+    np.testing.assert_allclose(x.grad.numpy(), z.grad.numpy(), atol=1e-12)
+
+
+def test_switches_refuse_what_they_do_not_know():
+    with pytest.raises(ValueError, match="'numba' or 'numpy'"):
+        tg.set_backend("cuda")
+    for bad in (0, -1, 10_000):
+        with pytest.raises(ValueError, match="set_num_threads"):
+            tg.set_num_threads(bad)
+    for bad in (1.5, "2", True, None):
+        with pytest.raises(TypeError, match="integer"):
+            tg.set_num_threads(bad)
+    before = tg.get_num_threads()
+    tg.set_num_threads(1)
+    assert tg.get_num_threads() == 1
+    tg.set_num_threads(before)
+
+
+def test_ready_copies_only_what_kernels_cannot_take():
+    x = np.ones((3, 4))
+    assert ready(x) is x
+    for other in (x.T, x[:, ::2], np.broadcast_to(x, (3, 4)), np.broadcast_to(np.ones(4), (3, 4))):
+        assert ready(other).flags.carray
+        assert np.array_equal(ready(other), other)
+
+
+def test_importing_the_package_imports_neither_numba_nor_torch():
+    out = run_python("import sys, tinygrad_norm; print([m for m in ('numba', 'torch', 'matplotlib', 'sklearn', 'tqdm') if m in sys.modules])")
+    assert out.strip() == "[]"
+
+
+TRAIN = """
+import tinygrad_norm as tg
+from tinygrad_norm.train import train
+lines = []
+train(report=lines.append)
+print(tg.get_backend(), lines[-1])
+"""
+
+
+def test_the_environment_variable_chooses_the_references():
+    assert run_python(TRAIN, TINYGRAD_NORM_NUMBA="0").split(" ", 1) == ["numpy", "Epoch [10/10], Loss: 0.7066, Accuracy: 52.00%\n"]
+
+
+def test_it_works_where_numba_is_not_to_be_had():
+    assert run_python("import sys; sys.modules['numba'] = None" + TRAIN).split(" ", 1) == ["numpy", "Epoch [10/10], Loss: 0.7066, Accuracy: 52.00%\n"]
+
+
+def test_it_works_where_no_cache_can_be_written(tmp_path):
+    """Neither the package nor a home to write to: compiled anew, not refused."""
+    code = f"""
+import sys
+sys.path.insert(0, {str(TESTS.parent)!r})
+import numba.core.caching as caching
+caching.CompileResultCacheImpl._locator_classes = []
+{TRAIN}"""
+    assert run_python(code).startswith("numba Epoch [10/10], Loss: 0.7066")
+
+
+def big_step():
+    """Large enough for the parallel kernels."""
+    x = tg.tensor(np.sin(np.arange(600 * 500.0)).reshape(600, 500).astype(np.float32), requires_grad=True)
+    norm = tg.nn.LayerNorm(500)
+    y = norm(x)
+    (y * y * y).sum().backward()
+    return x.grad.numpy().tobytes() + norm.weight.grad.numpy().tobytes()
+
+
+def test_the_same_bits_on_every_run_and_from_eight_threads():
+    expected = big_step()
+    assert big_step() == expected
+    found = []
+    threads = [threading.Thread(target=lambda: found.extend(big_step() for _ in range(3))) for _ in range(8)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert len(found) == 24
+    assert set(found) == {expected}
+
+
+def test_a_forked_child_computes():
+    code = """
+import os, sys
+import numpy as np
+import tinygrad_norm as tg
+def step():
+    x = tg.tensor(np.sin(np.arange(600 * 500.0)).reshape(600, 500), requires_grad=True)
+    y = tg.nn.LayerNorm(500, dtype=tg.float64)(x)
+    (y * y * y).sum().backward()
+    return x.grad.numpy()
+before = step()
+pid = os.fork()
+if pid == 0:
+    os._exit(0 if np.allclose(step(), before, rtol=0, atol=1e-12) else 3)
+print(os.waitpid(pid, 0)[1])
+"""
+    assert run_python(code).strip() == "0"
+
+
+def test_the_kernel_tests_pass_with_bounds_checked(tmp_path):
+    """No kernel reads or writes outside of its arrays: numba checks every index in this run."""
+    files = [str(TESTS / f"test_{name}.py") for name in ("linear", "activation", "layer_norm", "batch_norm", "loss", "optim")]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-k", "kernel", *files],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)},
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    passed = re.search(r"(\d+) passed", done.stdout)
+    assert passed
+    assert int(passed[1]) >= 6
+
+
+def test_libgomp_that_was_there_before_us():
+    """With torch's OpenMP already in the process numba's threads must be of the kind that sleeps."""
+    out = run_python(
+        "import torch, numpy as np, tinygrad_norm as tg\n"
+        "x = tg.tensor(np.ones((2000, 600), np.float32), requires_grad=True)\n"
+        "tg.nn.LayerNorm(600)(x).sum().backward()\n"
+        "import numba; print(numba.threading_layer())",
+        GOMP_SPINCOUNT=None,
+    )
+    assert out.strip() in ("workqueue", "tbb")
+
+
+def test_the_choice_of_serial_or_parallel_is_by_size():
+    assert kernels._state["parallel_from"] in (65536, 1 << 19)

@@ -1,0 +1,200 @@
+"""tinygrad_norm: automatic differentiation and normalization layers from scratch, to be read.
+
+Names and behaviour are torch's; the same seed gives the same numbers. In reading order:
+
+    dtype.py                 four element types
+    tensor.py                the engine: Tensor, Function, the backward walk
+    ops/                     the primitives, forward and backward touching
+    nn/linear.py             the first layer with a derivation
+    nn/activation.py         ReLU, softmax
+    nn/layer_norm.py         layer normalization: formula, derivation, reference, kernel, second derivative, class
+    nn/batch_norm.py         the same over the batch, and its memory
+    nn/loss.py               cross-entropy
+    kernel.py                how a loop nest becomes a kernel, and what was measured
+    optim/, data.py          what a training loop needs besides
+    random.py                torch's random numbers
+    train.py                 all of it at work: the example of the source document
+"""
+
+from . import methods
+
+methods.install()  # before anything computes
+
+from . import autograd, data, nn, optim, random, utils  # noqa: E402
+from .creation import (  # noqa: E402
+    arange,
+    as_tensor,
+    bernoulli,
+    empty,
+    empty_like,
+    from_numpy,
+    full,
+    full_like,
+    ones,
+    ones_like,
+    rand,
+    rand_like,
+    randint,
+    randint_like,
+    randn,
+    randn_like,
+    randperm,
+    tensor,
+    zeros,
+    zeros_like,
+)
+from .dtype import Size, bool_, dtype, float32, float64, get_default_dtype, int64  # noqa: E402
+from .kernel import get_backend, get_num_threads, set_backend, set_num_threads  # noqa: E402
+from .nn.activation import log_softmax, relu, softmax  # noqa: E402
+from .ops.elementwise import (  # noqa: E402
+    abs,
+    add,
+    allclose,
+    clamp,
+    clone,
+    div,
+    eq,
+    equal,
+    erf,
+    exp,
+    isfinite,
+    isinf,
+    isnan,
+    log,
+    maximum,
+    minimum,
+    mul,
+    neg,
+    pow,
+    rsqrt,
+    sigmoid,
+    sqrt,
+    sub,
+    tanh,
+    where,
+)
+from .ops.indexing import gather, index_select, masked_fill  # noqa: E402
+from .ops.matmul import matmul  # noqa: E402
+from .ops.reduction import all, amax, amin, any, argmax, argmin, logsumexp, max, mean, min, std, sum, var  # noqa: E402
+from .ops.shape import cat, chunk, flatten, permute, reshape, split, squeeze, stack, transpose, tril, unsqueeze  # noqa: E402
+from .printing import set_printoptions  # noqa: E402
+from .random import Generator, default_generator, initial_seed, manual_seed, seed  # noqa: E402
+from .tensor import Tensor, enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled  # noqa: E402
+
+float = float32
+double = float64
+long = int64
+bool = bool_
+__version__ = "0.1.0"
+
+__all__ = [
+    "Generator",
+    "Size",
+    "Tensor",
+    "abs",
+    "add",
+    "all",
+    "allclose",
+    "amax",
+    "amin",
+    "any",
+    "arange",
+    "argmax",
+    "argmin",
+    "as_tensor",
+    "autograd",
+    "bernoulli",
+    "bool",
+    "bool_",
+    "cat",
+    "chunk",
+    "clamp",
+    "clone",
+    "data",
+    "default_generator",
+    "div",
+    "double",
+    "dtype",
+    "empty",
+    "empty_like",
+    "enable_grad",
+    "eq",
+    "equal",
+    "erf",
+    "exp",
+    "flatten",
+    "float",
+    "float32",
+    "float64",
+    "from_numpy",
+    "full",
+    "full_like",
+    "gather",
+    "get_backend",
+    "get_default_dtype",
+    "get_num_threads",
+    "index_select",
+    "inference_mode",
+    "initial_seed",
+    "int64",
+    "is_grad_enabled",
+    "isfinite",
+    "isinf",
+    "isnan",
+    "log",
+    "log_softmax",
+    "logsumexp",
+    "long",
+    "manual_seed",
+    "masked_fill",
+    "matmul",
+    "max",
+    "maximum",
+    "mean",
+    "min",
+    "minimum",
+    "mul",
+    "neg",
+    "nn",
+    "no_grad",
+    "ones",
+    "ones_like",
+    "optim",
+    "permute",
+    "pow",
+    "rand",
+    "rand_like",
+    "randint",
+    "randint_like",
+    "randn",
+    "randn_like",
+    "random",
+    "randperm",
+    "relu",
+    "reshape",
+    "rsqrt",
+    "seed",
+    "set_backend",
+    "set_grad_enabled",
+    "set_num_threads",
+    "set_printoptions",
+    "sigmoid",
+    "softmax",
+    "split",
+    "sqrt",
+    "squeeze",
+    "stack",
+    "std",
+    "sub",
+    "sum",
+    "tanh",
+    "tensor",
+    "transpose",
+    "tril",
+    "unsqueeze",
+    "utils",
+    "var",
+    "where",
+    "zeros",
+    "zeros_like",
+]

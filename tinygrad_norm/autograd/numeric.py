@@ -1,0 +1,169 @@
+"""The numeric derivative: central differences, extrapolated to step 0, with an estimate of what is still wrong.
+
+For a smooth f the central difference has only even powers of the step in its error,
+
+    D(h) = (f(x+h) − f(x−h)) / 2h = f′(x) + c₂h² + c₄h⁴ + …                                         (1)
+
+so from D(h), D(h/2), D(h/4) … the powers can be removed one after the other (Richardson 1911; Ridders 1982):
+
+    T(k, 0) = D(h/2ᵏ),   T(k, m) = T(k, m−1) + (T(k, m−1) − T(k−1, m−1)) / (4ᵐ − 1)                  (2)
+
+How far T(k, m) is from its two neighbours says how wrong it may be; how much rounding it holds is known, about ε|f|/h. A fixed step of
+1e-6 leaves 1e-10·|f|/|x| of rounding at best and usually 1e-9 of each output; (2) takes steps of about a tenth, where rounding is
+1e-15, and still has an error of h¹⁰. All outputs are treated at once, each with the entry of the table that is best for it.
+
+At a kink the central difference is not wrong but means nothing: the average of two slopes. There the one-sided differences
+
+    J(h) = (f(x+h) − f(x))/h − (f(x) − f(x−h))/h = h f″(x) + O(h³)                                   (3)
+
+do not go to 0 with h.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from .target import Array
+
+__all__ = ["Derivative", "derivative", "first_step", "noise_level"]
+
+LEVELS = 7  # rows of the table: steps h … h/64
+RESTARTS = 5  # how often the whole table moves to smaller steps, each time by 64
+Line = Callable[[float], tuple[float, Array]]  # step wanted → step taken (as x's type can hold it), all outputs
+
+
+class Derivative(NamedTuple):
+    """df/dt of every output along one line.
+
+    Attributes:
+        value: (M,) the derivative.
+        error: (M,) an estimate of its error; inf where no difference is finite.
+        left, right: (M,) the one-sided slopes; equal to value where there is no kink.
+        kink: (M,) whether they disagree, at every step that was tried.
+        jump: (M,) whether the function itself jumps there.
+    """
+
+    value: Array
+    error: Array
+    left: Array
+    right: Array
+    kink: Array
+    jump: Array
+
+
+def first_step(values: Array, index: tuple[int, ...]) -> float:
+    """A power of two (so that x ± h is exact), about a quarter of the scale on which this input varies."""
+    x = np.asarray(values, np.float64)
+    largest = float(np.abs(x).max())
+    spread = float(x.std())
+    scale = spread if spread > 1e-6 * largest else abs(float(x[index])) or largest or 1.0
+    return float(2.0 ** math.floor(math.log2(scale / 4))) if math.isfinite(scale) and scale > 0 else 0.25
+
+
+def derivative(line: Line, f0: Array, h: float, unit: Array, noise: Array | None = None, step: float | None = None) -> Derivative:
+    """The derivative of all outputs along a line, by (1) and (2).
+
+    Args:
+        line: t → (the step that was really taken, the M outputs there).
+        f0: (M,) the outputs at t = 0.
+        h: the first step.
+        unit: (M,) the relative rounding of each output, the spacing of 1 in its element type.
+        noise: (M,) how much each output trembles (noise_level). The differences of rounded values can agree exactly and mean nothing.
+        step: None; or a number, to take the plain central difference (1) with just this step, as torch does.
+    Returns:
+        A Derivative.
+    """
+    m = len(f0)
+    value, error, scale = np.zeros(m), np.full(m, np.inf), np.zeros(m)
+    trembling = np.zeros(m) if noise is None else np.nan_to_num(noise, posinf=0)
+    rows = 2 if step is not None else LEVELS
+    if step is not None:
+        h = 2 * step
+    with np.errstate(all="ignore"):
+        for attempt in range(1 if step is not None else RESTARTS):
+            if attempt and np.all((2 * trembling / h >= error) | (error <= 1e-7 * scale)):
+                break  # smaller steps would only tremble more
+            table: list[list[Array]] = []
+            one_sided: list[tuple[Array, Array]] = []
+            differences: list[Array] = []
+            still = np.ones(m, bool)  # nothing has moved
+            for k in range(rows):
+                up, f_up = line(h / 2**k)
+                down, f_down = line(-h / 2**k)
+                if not up > down:
+                    break  # the step is lost in x
+                width = up - down
+                size = np.maximum(np.abs(f_up), np.abs(f_down))
+                # 4: a few roundings on the way; the largest output counts with an eighth, for the cancellation in the small ones
+                rounding = 4 * unit * np.maximum(size, np.nanmax(np.where(np.isfinite(size), size, 0), initial=0) / 8) / width
+                rounding = np.fmax(rounding, 2 * trembling / width)
+                still &= (f_up == f0) & (f_down == f0)
+                one_sided.append(((f0 - f_down) / -down, (f_up - f0) / up))
+                differences.append(np.abs(f_up - f_down))
+                row = [(f_up - f_down) / width]
+                for j in range(min(k, 5) if step is None else 0):
+                    row.append(row[j] + (row[j] - table[-1][j]) / (4 ** (j + 1) - 1))
+                    guess = np.maximum(np.abs(row[j + 1] - row[j]), np.abs(row[j + 1] - table[-1][j])) + 2 * rounding
+                    better = guess < error
+                    value, error = np.where(better, row[j + 1], value), np.where(better, guess, error)
+                if step is not None and k == 1:
+                    value, error = row[0], np.abs(row[0] - table[-1][0]) + rounding
+                table.append(row)
+                if k >= 2 and np.all((error <= 4 * rounding) | still):
+                    break  # smaller steps would only add rounding
+            value, error = np.where(still, 0, value), np.where(still, 0, error)
+            scale = np.abs(value) + 1e-6 * np.abs(value).max(initial=0) + unit * np.abs(f0)
+            if not len(table) or np.all(error <= 1e-7 * scale) or np.all(error <= 8 * rounding):
+                break
+            h /= 64
+        return _kinks(line, f0, unit, value, error, one_sided, differences, h / 2 ** (len(table) - 1) if table else h)
+
+
+def _kinks(
+    line: Line, f0: Array, unit: Array, value: Array, error: Array, one_sided: list[tuple[Array, Array]], differences: list[Array], h: float
+) -> Derivative:
+    """(3), looked at again with a step 64 times smaller wherever it does not seem to go to 0."""
+    nothing = np.zeros(len(f0), bool)
+    if len(one_sided) < 2:
+        return Derivative(value, error, value, value, nothing, nothing)
+    (left0, right0), (left, right) = one_sided[-2], one_sided[-1]
+    rest = 2 * (right - left) - (right0 - left0)
+    slope = np.maximum(np.abs(left), np.abs(right))
+    size = np.maximum(np.abs(f0), np.nanmax(np.where(np.isfinite(f0), np.abs(f0), 0), initial=0) / 8)
+    suspicious = (np.abs(rest) > 1e-6 * slope + 64 * unit * size / h) | ~np.isfinite(rest) | (error > 1e-4 * slope)
+    suspicious &= np.isfinite(f0) & ~((left == 0) & (right == 0))
+    if not suspicious.any():
+        return Derivative(value, error, value, value, nothing, nothing)
+    near = h / 64
+    up, f_up = line(near)
+    down, f_down = line(-near)
+    if not (up > 0 > down):
+        return Derivative(value, error, value, value, nothing, nothing)
+    left2, right2 = (f0 - f_down) / -down, (f_up - f0) / up
+    gap, before = np.abs(right2 - left2), np.abs(right - left)
+    one_side = np.isfinite(left2) != np.isfinite(right2)
+    # A jump keeps its height while the step falls by 64, so the slope that reaches over it grows by 64.
+    height, height_before = np.abs(f_up - f_down), differences[-1]
+    jump = suspicious & (np.abs(height - height_before) < 0.2 * height_before) & (height > np.maximum(1e3 * unit, 1e-6) * size)
+    noisy = gap < 256 * unit * size / near
+    kink = suspicious & ~jump & ((gap > 0.5 * before) & (gap < 2 * before + 1e-300) & ~noisy | one_side)
+    strange = kink | jump
+    return Derivative(value, error, np.where(strange, left2, value), np.where(strange, right2, value), kink, jump)
+
+
+def noise_level(line: Line, h: float) -> Array:
+    """How much each output trembles when t moves by almost nothing; the ECnoise method of Moré & Wild 2011.
+
+    The sixth differences of 15 values at distances h have lost every smooth part, which is of order h⁶; what is left of them is noise,
+    enlarged by √(12!/6!²) = √924. The smaller of two distances counts: a pole nearby spoils the larger one.
+    """
+    levels = []
+    with np.errstate(all="ignore"):
+        for distance in (0.739 * h, 0.061 * h):  # no powers of two: rounding to float32 is regular along those
+            values = np.array([line(distance * (k - 7))[1] for k in range(15)])
+            levels.append(np.sqrt(np.mean(np.diff(values, n=6, axis=0) ** 2, axis=0) / 924))
+    return np.asarray(np.fmin(*levels))

@@ -1,0 +1,102 @@
+"""The pictures of the checks: two Jacobians and their difference; error against step."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from .report import PairResult
+    from .sweep import SweepResult
+
+__all__ = ["plot_jacobians", "plot_sweep"]
+
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"  # Okabe & Ito: told apart by all eyes
+
+
+def _figure(width: float, height: float) -> Any:
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError('plotting needs matplotlib: pip install "tinygrad_norm[plot]"') from None
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def plot_jacobians(pair: PairResult, name: str, path: str | Path | None = None) -> Any:
+    """Analytic and numeric Jacobian in one colour scale, and their difference in its own.
+
+    Args:
+        pair: of a report.
+        name: of the function, for the title.
+        path: where to write the picture as well.
+    Returns:
+        A matplotlib Figure.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    rows, columns = pair.analytic.shape
+    figure = _figure(12.5, min(max(3.6, 2.4 + 3.4 * rows / max(columns, 1)), 7))
+    panels = figure.subplots(1, 3, sharex=True, sharey=True)
+    difference = pair.analytic - pair.numeric
+    limit = float(np.nanmax(np.abs([pair.analytic, pair.numeric]), initial=0)) or 1.0
+    off = float(np.nanmax(np.abs(difference), initial=0)) or 1.0
+    titles = ("analytic: what backward says", "numeric: finite differences", "analytic − numeric")
+    for axes, values, title, most in zip(panels, (pair.analytic, pair.numeric, difference), titles, (limit, limit, off)):
+        image = axes.imshow(values, cmap="PuOr", vmin=-most, vmax=most, aspect="auto", interpolation="nearest")
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel(f"element of {pair.input} {pair.input_shape}, counted row by row")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        if axes is not panels[0]:
+            label = f"∂{pair.output}/∂{pair.input}" if axes is panels[1] else "difference"
+            figure.colorbar(image, ax=axes if axes is panels[2] else list(panels[:2]), label=label, fraction=0.05, pad=0.02)
+    panels[0].set_ylabel(f"element of {pair.output} {pair.output_shape}")
+    if pair.output_index is not None and pair.input_index is not None and pair.verdict not in ("ok", "independent"):
+        column = int(np.ravel_multi_index(pair.input_index, pair.input_shape)) if pair.input_shape else 0
+        panels[2].plot([column], [pair.output_offset], marker="s", ms=14, mfc="none", mec=GREEN, mew=2, ls="none", label="worst element")
+        panels[2].legend(loc="upper right", fontsize=8, framealpha=0.9)
+    figure.suptitle(
+        f"{name}: ∂{pair.output}/∂{pair.input} is {pair.verdict}; largest difference {pair.absolute_error:.2g}, numeric error about {pair.error_estimate:.1g}",
+        fontsize=11,
+    )
+    if path is not None:
+        figure.savefig(path, dpi=120)
+    return figure
+
+
+def plot_sweep(sweep: SweepResult, path: str | Path | None = None) -> Any:
+    """Error against step, on logarithmic axes: the V curve.
+
+    Args:
+        sweep: what gradcheck_sweep returned.
+        path: where to write the picture as well.
+    Returns:
+        A matplotlib Figure.
+    """
+    figure = _figure(7.2, 4.6)
+    axes = figure.subplots()
+    tiny = 1e-17
+    styles = {"forward": (ORANGE, "s", "--"), "central": (BLUE, "o", "-"), "extrapolated": (GREEN, "^", "-.")}
+    labels = {
+        "forward": "forward difference, error ∝ h",
+        "central": "central difference, error ∝ h²",
+        "extrapolated": "extrapolated once (Richardson), error ∝ h⁴",
+    }
+    for method, errors in sweep.errors.items():
+        colour, marker, line = styles[method]
+        axes.plot(sweep.steps, np.maximum(errors, tiny), color=colour, marker=marker, ls=line, ms=4, lw=1.4, label=labels[method])
+    axes.axhline(max(sweep.adaptive_error, tiny), color=GREY, ls=":", lw=1.8, label="gradcheck: step adapted, extrapolated")
+    axes.axvline(1e-6, color=GREY, lw=0.8, label="torch's step, 1e-6")
+    axes.set(xscale="log", yscale="log", xlabel="step h (in units of the input)", ylabel="error relative to the analytic derivative")
+    axes.set_title(f"{sweep.name}: truncation falls from the right, rounding rises to the left", fontsize=10)
+    axes.grid(alpha=0.3)
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    if path is not None:
+        figure.savefig(path, dpi=120)
+    return figure

@@ -1,0 +1,75 @@
+"""The command line: each command is a thin cover over a function that a notebook can call as well."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from . import __version__
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="tinygrad-norm", description="Normalization layers and how they differentiate. (Not the project called tinygrad.)")
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(dest="command", metavar="command", required=True, parser_class=_Parser)
+    train = commands.add_parser("train", help="train the source document's MLP and print its epochs")
+    train.add_argument("--data", choices=("random", "digits"), default="random", help="the document's random points, or scikit-learn's digits")
+    train.add_argument("--norm", choices=("layer", "batch", "none"), default="layer", help="the norm between the two layers")
+    train.add_argument("--optimizer", choices=("sgd", "momentum", "adam", "adamw"), default="sgd")
+    train.add_argument("--epochs", type=int, default=10, metavar="N")
+    train.add_argument("--lr", type=float, default=0.01, help="learning rate")
+    train.add_argument("--hidden", type=int, default=20, metavar="N", help="width of the hidden layer")
+    train.add_argument("--batch-size", type=int, default=None, metavar="N", help="samples a step; all of them by default")
+    train.add_argument("--dtype", choices=("float32", "float64"), default="float32")
+    train.add_argument("--seed", type=int, default=0)
+    train.add_argument("--plot", metavar="FILE.png", help="write a picture of loss and accuracy")
+    train.add_argument("--save", metavar="FILE", help="write the trained parameters: .npz, or .safetensors")
+    return parser
+
+
+def _train(args: argparse.Namespace) -> int:
+    from .serialization import check_path, save
+    from .train import plot_history, train
+
+    for path in (args.plot, args.save):  # before the work, not after it
+        if path is not None:
+            check_path(path, (".npz", ".safetensors") if path is args.save else (".png", ".svg", ".pdf"))
+    result = train(
+        data=args.data,
+        norm=args.norm,
+        optimizer=args.optimizer,
+        epochs=args.epochs,
+        lr=args.lr,
+        hidden=args.hidden,
+        batch_size=args.batch_size,
+        dtype=args.dtype,
+        seed=args.seed,
+        report=lambda line: print(line, flush=True),
+    )
+    if args.plot is not None:
+        plot_history(result.history, args.plot)
+    if args.save is not None:
+        save(result.model.state_dict(), args.save)
+    return 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code: 0, or 2 where an argument is wrong."""
+    args = _parser().parse_args(argv)
+    try:
+        return _train(args)
+    except (ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
+        print(f"tinygrad-norm {args.command}: error: {error}".replace("\n", " "), file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130

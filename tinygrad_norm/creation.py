@@ -1,0 +1,352 @@
+"""Where Tensors come from: lists and arrays, constants, and the random stream."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from . import dtype as dtypes
+from . import random as stream
+from .dtype import Size
+from .ops.elementwise import check_tensor, copy_
+from .random import Generator
+from .tensor import Tensor
+
+Array = np.ndarray[Any, Any]
+
+
+def _finish(array: Array, requires_grad: bool) -> Tensor:
+    out = Tensor(array)
+    if requires_grad:
+        out.requires_grad = True
+    return out
+
+
+def _shape(size: tuple[Any, ...], op: str) -> tuple[int, ...]:
+    """zeros(2, 3) and zeros((2, 3)) alike."""
+    if len(size) == 1 and isinstance(size[0], Sequence) and not isinstance(size[0], str):
+        size = tuple(size[0])
+    try:
+        shape = tuple(Size(size))
+    except TypeError:
+        raise TypeError(f"{op}: the lengths of the axes must be integers; got {size}") from None
+    if any(n < 0 for n in shape):
+        raise RuntimeError(f"Trying to create tensor with negative dimension {min(shape)}: {list(shape)}")
+    return shape
+
+
+def _kind(dtype: Any, default: dtypes.dtype = dtypes.float32) -> Any:
+    return (default if dtype is None else dtypes.as_dtype(dtype)).numpy
+
+
+# -- From data -----------------------------------------------------------------------------------------------------------------------
+
+
+def _array_from(data: Any) -> Array:
+    """Nested lists of numbers, arrays or one-element Tensors as one array, in torch's element type for them."""
+    if isinstance(data, Tensor):
+        return data._data
+    if isinstance(data, (np.ndarray, np.generic)):
+        return np.asarray(data)
+    if isinstance(data, (bool, int, float)):
+        return np.asarray(data, dtypes.as_dtype(type(data)).numpy)
+    if not isinstance(data, (Sequence, range)) or isinstance(data, (str, bytes)):
+        if hasattr(data, "__array__"):
+            return np.asarray(data)
+        raise TypeError(f"tensor: expected numbers, nested lists of them, or an array; got {type(data).__name__}")
+    plain, kinds = _plain(data, set())
+    try:
+        array = np.array(plain)
+    except ValueError:
+        raise ValueError(f"tensor: expected sequences of one length along each axis; got {_ragged(plain)}") from None
+    except OverflowError:
+        raise RuntimeError("tensor: an integer is too large for int64") from None
+    if array.dtype.kind == "O":
+        raise TypeError("tensor: expected numbers in nested lists of equal lengths; got other objects, or an integer too large for int64")
+    if not array.size and not kinds:
+        return array.astype(np.float32)
+    best = max((k if isinstance(k, dtypes.dtype) else dtypes.as_dtype(k) for k in kinds), key=lambda k: k.rank)
+    return array.astype(best.numpy)
+
+
+def _plain(data: Any, kinds: set[Any]) -> tuple[Any, set[Any]]:
+    """The lists with Tensors and arrays turned into numbers, and which element types were met."""
+    if isinstance(data, (Tensor, np.ndarray, np.generic)):
+        array = _array_from(data)
+        kinds.add(dtypes.from_numpy_dtype(array.dtype))
+        return array.tolist(), kinds
+    if isinstance(data, (Sequence, range)) and not isinstance(data, (str, bytes)):
+        return [_plain(item, kinds)[0] for item in data], kinds
+    if not isinstance(data, (bool, int, float)):
+        raise TypeError(f"tensor: expected numbers or nested lists of them; got a {type(data).__name__} among them")
+    kinds.add(type(data))
+    return data, kinds
+
+
+def _ragged(data: Any) -> str:
+    lengths = sorted({len(item) if isinstance(item, list) else 0 for item in data})
+    return f"lengths {lengths}" if len(lengths) > 1 else "different lengths deeper down"
+
+
+def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """A Tensor with a copy of the data: Python floats become float32, ints int64, bools bool; arrays keep their type.
+
+    Args:
+        data: a number, nested lists of numbers, an array.
+        dtype: another element type.
+        device: None or "cpu".
+        requires_grad: whether gradients are carried to it.
+    Raises:
+        TypeError: something that is not a number, or an element type that is not supported.
+        ValueError: lists of different lengths.
+
+    Example:
+        >>> import tinygrad_norm as tg
+        >>> tg.tensor([[1, 2], [3, 4]], dtype=tg.float32)
+        tensor([[1., 2.],
+                [3., 4.]])
+    """
+    _check_device(device)
+    array = _array_from(data)
+    if dtype is None:
+        dtypes.from_numpy_dtype(array.dtype)
+    return _finish(np.array(array, _kind(dtype) if dtype is not None else None, order="C"), requires_grad)
+
+
+def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
+    """As tensor(), but without a copy where data is a Tensor or an array of the wanted type already."""
+    _check_device(device)
+    if isinstance(data, Tensor):
+        return data if dtype is None else data.to(dtype)
+    array = _array_from(data)
+    kind = dtypes.from_numpy_dtype(array.dtype) if dtype is None else dtypes.as_dtype(dtype)
+    return Tensor(np.asarray(array, kind.numpy).view())
+
+
+def from_numpy(ndarray: Array) -> Tensor:
+    """A Tensor over the array's own memory.
+
+    Raises:
+        TypeError: not an array, or an element type other than float32, float64, int64, bool.
+    """
+    if not isinstance(ndarray, np.ndarray):
+        raise TypeError(f"expected np.ndarray (got {type(ndarray).__name__})")
+    dtypes.from_numpy_dtype(ndarray.dtype)
+    return Tensor(np.asarray(ndarray).view())
+
+
+def _check_device(device: Any) -> None:
+    if device is not None and str(device) != "cpu":
+        raise RuntimeError(f"the only device here is 'cpu'; got {device!r}")
+
+
+# -- Constants -----------------------------------------------------------------------------------------------------------------------
+
+
+def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros of the given shape."""
+    _check_device(device)
+    return _finish(np.zeros(_shape(size, "zeros"), _kind(dtype)), requires_grad)
+
+
+def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones of the given shape."""
+    _check_device(device)
+    return _finish(np.ones(_shape(size, "ones"), _kind(dtype)), requires_grad)
+
+
+def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """Whatever stood in the memory, in the given shape: to be filled."""
+    _check_device(device)
+    return _finish(np.empty(_shape(size, "empty"), _kind(dtype)), requires_grad)
+
+
+def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """One number everywhere; its own Python type decides the element type."""
+    _check_device(device)
+    value = fill_value.item() if isinstance(fill_value, (Tensor, np.generic)) else fill_value
+    if not isinstance(value, (bool, int, float)):
+        raise TypeError(f"full: fill_value must be a number; got {type(fill_value).__name__}")
+    return _finish(np.full(_shape((size,) if isinstance(size, int) else tuple(size), "full"), value, _kind(dtype, dtypes.as_dtype(type(value)))), requires_grad)
+
+
+def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+    """start, start + step, … below end: int64 where all three are integers, else float32.
+
+    Raises:
+        RuntimeError: step is 0, or leads away from end.
+
+    Example:
+        >>> import tinygrad_norm as tg
+        >>> tg.arange(1, 2, 0.5)
+        tensor([1.0000, 1.5000])
+    """
+    _check_device(device)
+    if end is None:
+        start, end = 0, start
+    start, end, step = (v.item() if isinstance(v, (Tensor, np.generic)) else v for v in (start, end, step))
+    for v in (start, end, step):
+        if not isinstance(v, (int, float)):
+            raise TypeError(f"arange: start, end and step must be numbers; got {type(v).__name__}")
+    if step == 0:
+        raise RuntimeError("step must be nonzero")
+    if not (math.isfinite(start) and math.isfinite(end)):
+        raise RuntimeError(f"unsupported range: {start} -> {end}")
+    if (end - start) / step < 0:
+        raise RuntimeError(f"upper bound and lower bound inconsistent with step sign: from {start} to {end} by {step}")
+    whole = all(isinstance(v, int) for v in (start, end, step))
+    count = -(-(end - start) // step) if whole else math.ceil((end - start) / step)
+    return _finish((start + np.arange(int(count)) * step).astype(_kind(dtype, dtypes.int64 if whole else dtypes.float32)), requires_grad)
+
+
+def _like(input: Tensor, dtype: Any, op: str) -> tuple[tuple[int, ...], Any]:
+    check_tensor(input, op)
+    return input._data.shape, _kind(dtype, input.dtype)
+
+
+def zeros_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Zeros of input's shape and element type."""
+    return _finish(np.zeros(*_like(input, dtype, "zeros_like")), requires_grad)
+
+
+def ones_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Ones of input's shape and element type."""
+    return _finish(np.ones(*_like(input, dtype, "ones_like")), requires_grad)
+
+
+def empty_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Unfilled memory of input's shape and element type."""
+    return _finish(np.empty(*_like(input, dtype, "empty_like")), requires_grad)
+
+
+def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """One number everywhere, in input's shape and element type."""
+    shape, kind = _like(input, dtype, "full_like")
+    return full(shape, fill_value, dtype=kind, requires_grad=requires_grad)
+
+
+# -- The random stream: the same seed gives torch's numbers (random.py) ----------------------------------------------------------------
+
+
+def _stream(generator: Generator | None) -> Generator:
+    if generator is None:
+        return stream.default_generator
+    if not isinstance(generator, Generator):
+        raise TypeError(f"generator must be a Generator; got {type(generator).__name__}")
+    return generator
+
+
+def rand(
+    *size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """Uniform on [0, 1).
+
+    Example:
+        >>> import tinygrad_norm as tg
+        >>> _ = tg.manual_seed(0)
+        >>> tg.rand(2)
+        tensor([0.4963, 0.7682])
+    """
+    _check_device(device)
+    return _finish(_stream(generator).uniform(_shape(size, "rand"), dtype=_float_kind(dtype, "rand")), requires_grad)
+
+
+def randn(
+    *size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
+    """Normal with mean 0 and deviation 1."""
+    _check_device(device)
+    return _finish(_stream(generator).normal(_shape(size, "randn"), dtype=_float_kind(dtype, "randn")), requires_grad)
+
+
+def _float_kind(dtype: Any, op: str, default: dtypes.dtype = dtypes.float32) -> Any:
+    kind = _kind(dtype, default)
+    if kind.kind != "f":
+        raise RuntimeError(f"{op}: the values are real numbers, so dtype must be float32 or float64; got {dtypes.from_numpy_dtype(kind)}")
+    return kind
+
+
+def randint(
+    low: int,
+    high: Any = None,
+    size: Any = None,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
+    """Integers of [low, high), int64 by default: randint(high, size) or randint(low, high, size).
+
+    Raises:
+        RuntimeError: low is not below high.
+    """
+    _check_device(device)
+    if size is None:
+        low, high, size = 0, low, high
+    if not isinstance(size, Sequence):
+        raise TypeError(f"randint: size must be a tuple or list of lengths, as in randint(10, (3, 4)); got {size!r}")
+    low, high = (v.item() if isinstance(v, (Tensor, np.generic)) else v for v in (low, high))
+    for v in (low, high):
+        if isinstance(v, bool) or not isinstance(v, int):
+            raise TypeError(f"randint: low and high must be integers; got {type(v).__name__}")
+    return _finish(_stream(generator).integers(low, high, _shape((size,), "randint"), dtype=_kind(dtype, dtypes.int64)), requires_grad)
+
+
+def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None) -> Tensor:
+    """The integers 0 … n − 1 in random order."""
+    _check_device(device)
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+        raise TypeError(f"randperm: n must be an integer; got {type(n).__name__}")
+    if n < 0:
+        raise RuntimeError(f"n must be non-negative, got{n}")
+    return Tensor(_stream(generator).permutation(int(n)).astype(_kind(dtype, dtypes.int64), copy=False))
+
+
+def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Uniform on [0, 1), in input's shape and element type."""
+    return rand(input.shape, generator=generator, dtype=input.dtype if dtype is None else dtype, requires_grad=requires_grad)
+
+
+def randn_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+    """Normal with mean 0 and deviation 1, in input's shape and element type."""
+    return randn(input.shape, generator=generator, dtype=input.dtype if dtype is None else dtype, requires_grad=requires_grad)
+
+
+def randint_like(input: Tensor, low: int, high: int | None = None, *, generator: Generator | None = None, dtype: Any = None) -> Tensor:
+    """Integers of [low, high), in input's shape and element type."""
+    low, high = (0, low) if high is None else (low, high)
+    return randint(low, high, input.shape, generator=generator, dtype=input.dtype if dtype is None else dtype)
+
+
+def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
+    """1 with the probability that stands at each place, else 0."""
+    check_tensor(input, "bernoulli")
+    return Tensor(_stream(generator).bernoulli(input._data, input._data.shape, dtype=_float_kind(None, "bernoulli", input.dtype)))
+
+
+def uniform_(input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: Generator | None = None, **kwargs: float) -> Tensor:
+    """Fills input with uniform numbers of [from, to)."""
+    low = kwargs.pop("from", from_)
+    if kwargs:
+        raise TypeError(f"uniform_() got unexpected keyword arguments {sorted(kwargs)}: it takes from, to, generator")
+    kind = _float_kind(None, "uniform_", input.dtype)
+    return copy_(input, Tensor(_stream(generator).uniform(input._data.shape, low, to, dtype=kind)))
+
+
+def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
+    """Fills input with normal numbers of the given mean and deviation."""
+    kind = _float_kind(None, "normal_", input.dtype)
+    return copy_(input, Tensor(_stream(generator).normal(input._data.shape, mean, std, dtype=kind)))
+
+
+def random_(input: Tensor, from_: int | None = None, to: int | None = None, *, generator: Generator | None = None) -> Tensor:
+    """Fills input with integers of [from, to); random_(to) starts at 0; random_() takes all that the type holds exactly."""
+    kind = input._data.dtype
+    if from_ is None:
+        return copy_(input, Tensor(_stream(generator).random(input._data.shape, dtype=kind)))
+    low, high = (0, from_) if to is None else (from_, to)
+    return copy_(input, Tensor(_stream(generator).integers(low, high, input._data.shape, dtype=kind)))

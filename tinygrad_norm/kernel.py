@@ -1,0 +1,281 @@
+"""Kernels: one loop nest in Python, compiled by numba serially and in parallel, beside the NumPy reference that says what it computes.
+
+    @kernel(reference=scale_reference)
+    def scale(x, factor, y):                # fills y; the reference has the same arguments and fills y too
+        for i in prange(len(x)):
+            y[i] = factor * x[i]
+
+    scale(x.size, x, factor, y)             # the first argument is the amount of work: elements touched
+
+Which of the three runs: the reference with the "numpy" backend (or where numba cannot be imported); the serial kernel for less than
+64k elements of work, where waking a second thread costs more than it brings; the parallel kernel above. `prange` is Python's range
+until numba reads it.
+
+Why it is set up as it is (measured on two cores):
+
+* **Threads that spin.** After a parallel region libgomp's workers spin for milliseconds, and the next matmul's threads wait for a core:
+  a matmul followed by a kernel took 8 ms instead of 0.6. With GOMP_SPINCOUNT=1000 they sleep after microseconds, and a dispatch still
+  costs only 2 µs. libgomp reads the variable once, when it is loaded; so where another library has loaded it before us, we take numba's
+  workqueue layer, whose threads always sleep (a dispatch costs 50 µs there, so only larger work goes parallel).
+* **Threads and forks.** omp kills a forked child that uses it, and workqueue aborts when two threads call at once. So one lock stands
+  around every parallel call, and a forked child is serial.
+* **fastmath** in full makes isnan false. reassoc, contract, nsz and arcp give its whole speed and keep NaN and infinity.
+* **Compiling** takes 0.1 to 1 s a kernel, so each is compiled at its first call, for the types it meets, and cached on disk.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import types
+import zlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+__all__ = ["Device", "Kernel", "chunks", "device", "get_backend", "get_num_threads", "kernel", "prange", "ready", "set_backend", "set_num_threads"]
+
+FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
+T = TypeVar("T", bound=Callable[..., Any])
+prange = range  # numba's own is put in its place when a kernel is compiled
+
+_lock = threading.RLock()  # one parallel region at a time, in any thread
+_compile_lock = threading.RLock()
+_state: dict[str, Any] = {"numba": None, "backend": None, "threads": None, "forked": False, "parallel_from": 65536, "announced": False}
+
+
+def _after_fork() -> None:
+    global _lock, _compile_lock
+    _lock, _compile_lock = threading.RLock(), threading.RLock()  # another thread may have held them
+    _state["forked"] = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+# -- Switches ----------------------------------------------------------------------------------------------------------------------
+
+
+def get_backend() -> str:
+    """Which implementation runs: "numba" (the kernels) or "numpy" (their references)."""
+    if _state["backend"] is None:
+        set_backend("numpy" if os.environ.get("TINYGRAD_NORM_NUMBA", "1") == "0" else "numba")
+    return _state["backend"]  # type: ignore[no-any-return]
+
+
+def set_backend(name: str) -> None:
+    """Chooses the kernels ("numba") or their NumPy references ("numpy") from here on; TINYGRAD_NORM_NUMBA=0 chooses the latter at start.
+
+    Raises:
+        ValueError: another name.
+
+    Example:
+        >>> import tinygrad_norm as tg
+        >>> before = tg.get_backend()
+        >>> tg.set_backend("numpy"); tg.get_backend()
+        'numpy'
+        >>> tg.set_backend(before)
+    """
+    if name not in ("numba", "numpy"):
+        raise ValueError(f"backend must be 'numba' or 'numpy'; got {name!r}")
+    if name == "numba" and _numba() is None:
+        print("tinygrad_norm: numba cannot be imported here; the NumPy references run instead (slower, the same numbers)", file=sys.stderr)
+        name = "numpy"
+    _state["backend"] = name
+    Kernel.serial_below = _state["parallel_from"] if name == "numba" else -1
+
+
+def _available_threads() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def chunks(work: int) -> int:
+    """Into how many parts a kernel that sums by parts should divide that much work: one where it runs serially."""
+    return 1 if work < Kernel.serial_below else get_num_threads()
+
+
+def get_num_threads() -> int:
+    """How many threads a large kernel uses."""
+    if _state["threads"] is None:
+        _state["threads"] = max(1, min(_available_threads(), int(os.environ.get("NUMBA_NUM_THREADS") or 1 << 30)))
+    return _state["threads"]  # type: ignore[no-any-return]
+
+
+def set_num_threads(n: int) -> None:
+    """Lets large kernels use n threads; 1 makes everything serial.
+
+    Raises:
+        TypeError, ValueError: n is not an integer, less than one, or more than numba was started with.
+    """
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+        raise TypeError(f"set_num_threads takes an integer; got {type(n).__name__}")
+    most = max(_available_threads(), get_num_threads())
+    if not 1 <= n <= most:
+        raise ValueError(f"set_num_threads: n must be between 1 and {most}, the cores of this process; got {n}")
+    _state["threads"] = int(n)
+
+
+# -- Compiling ---------------------------------------------------------------------------------------------------------------------
+
+
+def _numba() -> Any:
+    """The numba module, imported at the first kernel call; None where it is not to be had."""
+    if _state["numba"] is None:
+        with _compile_lock:
+            if _state["numba"] is None:
+                gomp_is_ours = not _libgomp_is_loaded()
+                if gomp_is_ours:
+                    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+                try:
+                    import numba
+                except ImportError:
+                    _state["numba"] = False
+                else:
+                    if not gomp_is_ours and "NUMBA_THREADING_LAYER" not in os.environ and "GOMP_SPINCOUNT" not in os.environ:
+                        numba.config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
+                        _state["parallel_from"] = 1 << 19
+                    _state["numba"] = numba
+    return _state["numba"] or None
+
+
+def _libgomp_is_loaded() -> bool:
+    """Whether libgomp is in the process and has read its settings already."""
+    try:
+        with open("/proc/self/maps") as maps:
+            return any("libgomp.so" in line for line in maps)
+    except OSError:
+        return False  # not Linux: no libgomp either
+
+
+class Device:
+    """A helper that kernels call: plain Python until a kernel that uses it is compiled."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.compiled: Any = None
+        self.__doc__ = function.__doc__
+        self.__name__ = function.__name__
+
+    def __call__(self, *args: Any) -> Any:
+        return self.function(*args)
+
+
+def device(function: Callable[..., Any]) -> Device:
+    """Marks a function for use inside kernels. LLVM inlines it there, but computes it as written: reassociation would undo x + c − c."""
+    return Device(function)
+
+
+def _compile(function: Callable[..., Any], *, parallel: bool, fastmath: set[str], cached: bool = True, **options: Any) -> Any:
+    """numba's njit of the function with the names in it (prange, devices) as numba wants them."""
+    numba = _numba()
+    names = dict(function.__globals__)  # type: ignore[attr-defined]
+    names["prange"] = numba.prange
+    helpers = ""
+    for used in function.__code__.co_names:  # type: ignore[attr-defined]
+        if isinstance(names.get(used), Device):
+            helper = names[used]
+            helpers += f".{_fingerprint(helper.function):x}"
+            if helper.compiled is None:
+                helper.compiled = _compile(helper.function, parallel=False, fastmath={"contract", "nsz", "arcp"}, cached=False)
+            names[used] = helper.compiled
+    copy = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__)  # type: ignore[attr-defined]
+    # The cache knows a kernel by its name and its own file's time: what it calls, which may stand in another file, goes into the name.
+    copy.__qualname__ = function.__qualname__ + (".parallel" if parallel else "") + helpers
+    copy.__module__ = function.__module__
+    options = {"fastmath": fastmath, "error_model": "numpy", "parallel": parallel, "nogil": parallel, **options}
+    if cached:
+        try:
+            return numba.njit(cache=True, **options)(copy)
+        except RuntimeError:  # nowhere to write: neither beside the package nor in the home folder
+            pass
+    return numba.njit(**options)(copy)
+
+
+def _fingerprint(function: Callable[..., Any]) -> int:
+    """A number that changes when the code of a helper, its constants, or a helper that it calls does."""
+    code, names = function.__code__, function.__globals__  # type: ignore[attr-defined]
+    used = [names.get(name) for name in code.co_names]
+    parts = [_fingerprint(v.function) if isinstance(v, Device) else v for v in used if isinstance(v, (Device, int, float, np.generic))]
+    return zlib.crc32(repr((code.co_code, code.co_consts, parts)).encode())
+
+
+def _announce(dispatcher: Any) -> None:
+    """One line, once, before the first compilation that no cache spares."""
+    if not _state["announced"]:
+        _state["announced"] = True
+        path = getattr(getattr(dispatcher, "_cache", None), "cache_path", None)
+        if path is None or not os.path.isdir(path) or not any(name.endswith(".nbi") for name in os.listdir(path)):
+            print("tinygrad_norm: compiling kernels with numba (once for this installation) ...", file=sys.stderr, flush=True)
+
+
+class Kernel:
+    """A loop nest compiled serially or in parallel, and the NumPy reference with the same arguments and results.
+
+    Attributes:
+        reference: the NumPy function.
+        function: the loop nest as Python.
+    """
+
+    serial_below = -1  # less work than this is the serial kernel's without another question; set with the backend
+
+    def __init__(self, function: Callable[..., Any], reference: Callable[..., Any]) -> None:
+        self.function = function
+        self.reference = reference
+        self.__doc__ = function.__doc__
+        self.__name__ = function.__name__
+        self.__module__ = function.__module__
+        self._serial: Any = None
+        self._parallel: Any = None
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.__name__}, reference {self.reference.__name__}>"
+
+    def serial(self, *args: Any) -> Any:
+        """Runs the serial kernel."""
+        if self._serial is None:
+            with _compile_lock:
+                if self._serial is None:
+                    self._serial = _compile(self.function, parallel=False, fastmath=FASTMATH)
+                    _announce(self._serial)
+        return self._serial(*args)
+
+    def parallel(self, *args: Any) -> Any:
+        """Runs the parallel kernel, after any other that is running."""
+        with _lock:
+            if self._parallel is None:
+                with _compile_lock:
+                    self._parallel = _compile(self.function, parallel=True, fastmath=FASTMATH)
+                    _announce(self._parallel)
+            _numba().set_num_threads(get_num_threads())
+            return self._parallel(*args)
+
+    def __call__(self, work: int, *args: Any) -> Any:
+        if work < Kernel.serial_below:
+            return (self._serial or self.serial)(*args)
+        if (_state["backend"] or get_backend()) == "numpy":
+            return self.reference(*args)
+        if work >= _state["parallel_from"] and not _state["forked"] and get_num_threads() > 1:
+            return self.parallel(*args)
+        return self.serial(*args)
+
+
+def ready(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """x itself where kernels can take it (contiguous, aligned, writable: what they are compiled for), else a copy that they can."""
+    return x if x.flags.carray else np.require(x, requirements=["C", "A", "W"])
+
+
+KERNELS: list[Kernel] = []  # every kernel of the package, for the tests and the bench
+
+
+def kernel(reference: Callable[..., Any]) -> Callable[[Callable[..., Any]], Kernel]:
+    """Pairs the loop nest below it with `reference`, the NumPy function of the same arguments and results."""
+
+    def pair(function: Callable[..., Any]) -> Kernel:
+        made = Kernel(function, reference)
+        KERNELS.append(made)
+        return made
+
+    return pair

@@ -1,0 +1,520 @@
+"""Batch normalization (Ioffe & Szegedy 2015, arXiv:1502.03167, algorithm 1): each channel by the statistics of the batch.
+
+For one channel c, over its M = N·L values in the batch (x is (N, C), L = 1, or (N, C, L)), with learned γ (weight) and β (bias):
+
+    μ = 1/M Σ x                                                                                     (1)
+    var = 1/M Σ (x − μ)²,   rstd = (var + eps)^(−½)                                                 (2)
+    x̂ = (x − μ)·rstd                                                                                (3)
+    y = γ x̂ + β                                                                                     (4)
+
+In training the samples of a batch meet in μ and var, and running averages are kept; in eval those take the place of (1) and (2), and
+each sample stands alone:
+
+    running_mean ← (1 − momentum)·running_mean + momentum·μ                                         (5)
+    running_var  ← (1 − momentum)·running_var  + momentum·var·M/(M − 1)                             (6)
+
+    convention          torch BatchNorm1d                       Keras BatchNormalization
+    eps                 1e-5                                    1e-3
+    momentum            0.1, the weight of the new value        0.99, the weight of the old value
+    running variance    unbiased (6); normalizes by the biased  biased in both places
+    names               weight, bias, running_mean/_var         gamma, beta, moving_mean/_variance
+    channels            axis 1                                  the last axis
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import dtype as dtypes
+from ..kernel import get_num_threads, kernel, prange, ready
+from ..ops.elementwise import as_array, check_tensor, constant
+from ..tensor import Function, Tensor, touch
+from . import init
+from .layer_norm import check_eps
+from .module import Module, Parameter
+
+Array = np.ndarray[Any, Any]
+BLOCK, BLOCK_ROWS = 1 << 16, 1024  # elements, and rows, of a block: what the second look still finds in the cache, and short float32 sums
+
+# -- 1. Forward, in training ----------------------------------------------------------------------------------------------------------
+#
+# `moments` (2, C), always float64, gets μ and var; `stats` (3, C) what the elements are normalized with: μ as x's type can hold it, what
+# rounding left of it times rstd, and rstd, so that x̂ = (x − μ)·rstd − shift is right at a large mean too.
+#
+# E[x²] − E[x]² would be one look at the data and useless at a large mean. Here a block of rows is read twice while it is in the cache, and
+# blocks are joined by Chan's formula: with n, μ, S = Σ(x−μ)² of two parts a and b, and δ = μ_b − μ_a,
+#
+#     μ = μ_a + δ n_b/n,   S = S_a + S_b + δ² n_a n_b/n                                               (7)
+
+
+def channels(x: Array, values: Array) -> Array:
+    """Values of the C channels, shaped to broadcast with x (N, C) or (N, C, L)."""
+    return values if x.ndim == 2 else values[:, None]
+
+
+def batch_norm_forward_reference(x: Array, weight: Array, bias: Array, eps: float, y: Array, moments: Array, stats: Array, chunks: int) -> None:
+    """Equations (1) to (4) over all axes but the channels'."""
+    axes = (0,) if x.ndim == 2 else (0, 2)
+    mean = x.mean(axis=axes, dtype=np.float64)
+    stats[0] = mean
+    rest = mean - stats[0]
+    centred = (x - channels(x, stats[0])) - channels(x, rest)
+    var = (centred * centred).mean(axis=axes, dtype=np.float64)
+    rstd = 1 / np.sqrt(var + eps)
+    stats[1], stats[2] = rest * rstd, rstd
+    y[:] = centred * channels(x, rstd) * channels(x, weight) + channels(x, bias)
+    moments[0], moments[1] = mean, var
+
+
+@kernel(reference=batch_norm_forward_reference)
+def batch_norm_forward(x, weight, bias, eps, y, moments, stats, chunks):  # type: ignore[no-untyped-def]
+    rows, width = x.shape
+    block = max(1, min(BLOCK // width, BLOCK_ROWS))
+    total = np.zeros((chunks, 3, width), x.dtype)  # of one block: Σx or its mean, Σ(x − mean), Σ(x − mean)²
+    joined = np.zeros((chunks, 2, width), np.float64)  # of a chunk so far: μ and S
+    for c in prange(chunks):
+        first, stop = c * rows // chunks, (c + 1) * rows // chunks
+        for start in range(first, stop, block):
+            end = min(start + block, stop)
+            n = x.dtype.type(end - start)
+            for j in range(width):
+                total[c, 0, j] = 0
+                total[c, 1, j] = 0
+                total[c, 2, j] = 0
+            for i in range(start, end):
+                for j in range(width):
+                    total[c, 0, j] += x[i, j]
+            for j in range(width):
+                total[c, 0, j] /= n  # (1), of the block
+            for i in range(start, end):
+                for j in range(width):
+                    centred = x[i, j] - total[c, 0, j]
+                    total[c, 1, j] += centred
+                    total[c, 2, j] += centred * centred
+            before, now = float(start - first), float(end - start)
+            for j in range(width):
+                rest = np.float64(total[c, 1, j]) / now
+                delta = total[c, 0, j] + rest - joined[c, 0, j]
+                joined[c, 0, j] += delta * (now / (before + now))  # (7)
+                joined[c, 1, j] += total[c, 2, j] - rest * rest * now + delta * delta * (before * now / (before + now))
+    for j in range(width):
+        mean, square, before = joined[0, 0, j], joined[0, 1, j], float(rows // chunks)
+        for c in range(1, chunks):
+            now = float((c + 1) * rows // chunks - c * rows // chunks)
+            if now > 0:
+                delta = joined[c, 0, j] - mean
+                mean += delta * (now / (before + now))  # (7)
+                square += joined[c, 1, j] + delta * delta * (before * now / (before + now))
+                before += now
+        moments[0, j], moments[1, j] = mean, square / rows
+        rstd = 1.0 / math.sqrt(square / rows + eps)  # (2)
+        stats[0, j] = mean
+        stats[1, j], stats[2, j] = (mean - stats[0, j]) * rstd, rstd
+    for i in prange(rows):
+        for j in range(width):
+            y[i, j] = ((x[i, j] - stats[0, j]) * stats[2, j] - stats[1, j]) * weight[j] + bias[j]  # (3), (4)
+
+
+@kernel(reference=batch_norm_forward_reference)
+def batch_norm_forward_3d(x, weight, bias, eps, y, moments, stats, chunks):  # type: ignore[no-untyped-def]
+    samples, width, length = x.shape
+    m = np.float64(samples * length)
+    zero = x.dtype.type(0)
+    for c in prange(width):  # a channel's L values lie together: each is done with while it is in the cache
+        sum_x = 0.0
+        for i in range(samples):
+            part = zero
+            for k in range(length):
+                part += x[i, c, k]
+            sum_x += part
+        mean = x.dtype.type(sum_x / m)  # (1)
+        sum_off, sum_square = 0.0, 0.0
+        for i in range(samples):
+            off, square = zero, zero
+            for k in range(length):
+                centred = x[i, c, k] - mean
+                off += centred
+                square += centred * centred
+            sum_off += off
+            sum_square += square
+        rest64 = sum_off / m
+        var = sum_square / m - rest64 * rest64
+        moments[0, c], moments[1, c] = mean + rest64, var
+        rstd = x.dtype.type(1.0 / math.sqrt(var + eps))  # (2)
+        shift = x.dtype.type(rest64 * rstd)
+        stats[0, c], stats[1, c], stats[2, c] = mean, shift, rstd
+        for i in range(samples):
+            for k in range(length):
+                y[i, c, k] = ((x[i, c, k] - mean) * rstd - shift) * weight[c] + bias[c]  # (3), (4)
+
+
+# -- 2. Backward, in training ---------------------------------------------------------------------------------------------------------
+#
+# All is as in layer normalization (layer_norm.py, equations 5 to 8), with the M values of a channel in the place of the D of a row. γ is
+# one number there, so it can stand before the whole:
+#
+#     dγ = Σ dy x̂,   dβ = Σ dy                                                                      (8)
+#     ∂x̂ᵢ/∂xⱼ = rstd (δᵢⱼ − 1/M − x̂ᵢ x̂ⱼ/M)
+#     dx = γ rstd (dy − dβ/M − x̂ dγ/M)                                                               (9)
+
+
+def batch_norm_backward_reference(dy: Array, x: Array, weight: Array, stats: Array, dx: Array, dweight: Array, dbias: Array, chunks: int) -> None:
+    """Equations (8) and (9) over all axes but the channels'."""
+    axes = (0,) if x.ndim == 2 else (0, 2)
+    m = max(x.size // len(weight), 1) if len(weight) else 1
+    mean, shift, rstd = (channels(x, s) for s in stats)
+    xhat = (x - mean) * rstd - shift
+    dweight[:] = (dy * xhat).sum(axis=axes)
+    dbias[:] = dy.sum(axis=axes)
+    dx[:] = channels(x, weight) * rstd * (dy - channels(x, dbias / x.dtype.type(m)) - xhat * channels(x, dweight / x.dtype.type(m)))
+
+
+@kernel(reference=batch_norm_backward_reference)
+def batch_norm_backward(dy, x, weight, stats, dx, dweight, dbias, chunks):  # type: ignore[no-untyped-def]
+    rows, width = x.shape
+    block = max(1, min(BLOCK // width, BLOCK_ROWS))
+    m = x.dtype.type(rows)
+    total = np.zeros((chunks, 2, width), x.dtype)
+    joined = np.zeros((chunks, 2, width), np.float64)
+    for c in prange(chunks):
+        first, stop = c * rows // chunks, (c + 1) * rows // chunks
+        for start in range(first, stop, block):  # float32 sums stay short; their sum is float64
+            for j in range(width):
+                total[c, 0, j] = 0
+                total[c, 1, j] = 0
+            for i in range(start, min(start + block, stop)):
+                for j in range(width):
+                    total[c, 0, j] += dy[i, j] * ((x[i, j] - stats[0, j]) * stats[2, j] - stats[1, j])  # (8)
+                    total[c, 1, j] += dy[i, j]
+            for j in range(width):
+                joined[c, 0, j] += total[c, 0, j]
+                joined[c, 1, j] += total[c, 1, j]
+    for c in range(1, chunks):
+        for j in range(width):
+            joined[0, 0, j] += joined[c, 0, j]
+            joined[0, 1, j] += joined[c, 1, j]
+    for j in range(width):
+        dweight[j], dbias[j] = joined[0, 0, j], joined[0, 1, j]
+        total[0, 0, j], total[0, 1, j] = dweight[j] / m, dbias[j] / m
+    for i in prange(rows):
+        for j in range(width):
+            xhat = (x[i, j] - stats[0, j]) * stats[2, j] - stats[1, j]
+            dx[i, j] = weight[j] * stats[2, j] * (dy[i, j] - total[0, 1, j] - xhat * total[0, 0, j])  # (9)
+
+
+@kernel(reference=batch_norm_backward_reference)
+def batch_norm_backward_3d(dy, x, weight, stats, dx, dweight, dbias, chunks):  # type: ignore[no-untyped-def]
+    samples, width, length = x.shape
+    m = x.dtype.type(samples * length)
+    zero = x.dtype.type(0)
+    for c in prange(width):
+        mean, shift, rstd = stats[0, c], stats[1, c], stats[2, c]
+        sum_w, sum_b = 0.0, 0.0
+        for i in range(samples):
+            w, b = zero, zero
+            for k in range(length):
+                w += dy[i, c, k] * ((x[i, c, k] - mean) * rstd - shift)
+                b += dy[i, c, k]
+            sum_w += w
+            sum_b += b
+        dweight[c], dbias[c] = sum_w, sum_b  # (8)
+        slope, offset, scale = dweight[c] / m, dbias[c] / m, weight[c] * rstd
+        for i in range(samples):
+            for k in range(length):
+                dx[i, c, k] = scale * (dy[i, c, k] - offset - ((x[i, c, k] - mean) * rstd - shift) * slope)  # (9)
+
+
+# -- 3. On the graph ------------------------------------------------------------------------------------------------------------------
+
+
+def _as_2d_or_3d(x: Array) -> Array:
+    """Memory for the kernels: (N, C) where L is 1, else (N, C, L)."""
+    x = ready(x)
+    return x.reshape(x.shape[:2]) if x.ndim == 3 and x.shape[2] == 1 else x
+
+
+class BatchNormFunction(Function):
+    """y of x, γ and β in training: (1) to (4). It writes the statistics to `moments` for the running averages."""
+
+    name = "NativeBatchNormBackward0"
+    fresh_gradients = True
+
+    def forward(self, x: Array, weight: Array | None, bias: Array | None, *, eps: float, moments: Array) -> Array:
+        width = x.shape[1]
+        gamma = np.ones(width, x.dtype) if weight is None else ready(weight)
+        beta = np.zeros(width, x.dtype) if bias is None else ready(bias)
+        y, stats = np.empty(x.shape, x.dtype), np.zeros((3, width), x.dtype)
+        if x.size:
+            values = _as_2d_or_3d(x)
+            run = batch_norm_forward if values.ndim == 2 else batch_norm_forward_3d
+            run(x.size, values, gamma, beta, eps, y.reshape(values.shape), moments, stats, min(get_num_threads(), len(values)))
+        self.save_for_backward(x, weight, stats)
+        return y
+
+    def backward(self, dy: Any) -> Any:
+        x, weight, stats = self.saved_tensors
+        dx, dweight, dbias = BatchNormBackward.on(dy, x, weight, stats=as_array(stats))
+        need_x, need_weight, need_bias = self.needs_input_grad
+        return dx if need_x else None, dweight if need_weight else None, dbias if need_bias else None
+
+
+class BatchNormBackward(Function):
+    """dx, dγ, dβ of dy, x and γ in training: (8) and (9).
+
+    Its own gradient is layer normalization's (layer_norm.py, equations 9 to 12) with the mean over a channel's values: with u, a, b the
+    gradients of dx, dγ, dβ, d = γ dy, and J v = rstd (v − mean(v) − x̂ mean(v x̂)),
+
+        gradient of dy:  γ J u + a x̂ + b                                                           (10)
+        gradient of γ:   Σ dy J u                                                                   (11)
+        gradient of x:   J q − rstd x̂ mean(u dx),   q = a dy − rstd (mean(x̂ d) u + mean(x̂ u) d)     (12)
+    """
+
+    name = "NativeBatchNormBackwardBackward0"
+    once_differentiable = True
+
+    def forward(self, dy: Array, x: Array, weight: Array | None, *, stats: Array) -> tuple[Array, Array, Array]:
+        self.save_for_backward(dy, x, weight)
+        self.stats = stats
+        width = x.shape[1]
+        gamma = np.ones(width, x.dtype) if weight is None else ready(weight)
+        dx, dweight, dbias = np.empty(x.shape, x.dtype), np.zeros(width, x.dtype), np.zeros(width, x.dtype)
+        if x.size:
+            values = _as_2d_or_3d(x)
+            run = batch_norm_backward if values.ndim == 2 else batch_norm_backward_3d
+            chunks = min(get_num_threads(), len(values))
+            run(2 * x.size, _as_2d_or_3d(dy), values, gamma, stats, dx.reshape(values.shape), dweight, dbias, chunks)
+        return dx, dweight, dbias
+
+    def backward(self, u: Array, a: Array, b: Array) -> Any:
+        dy, x, weight = self.saved_tensors
+        axes = (0,) if x.ndim == 2 else (0, 2)
+        mu, shift, rstd = (channels(x, s) for s in self.stats)
+        xhat = (x - mu) * rstd - shift
+        gamma = 1 if weight is None else channels(x, weight)
+        a, b = channels(x, a), channels(x, b)
+
+        def m(v: Array) -> Array:
+            mean: Array = v.mean(axis=axes, keepdims=True) if v.size else v.sum(axis=axes, keepdims=True)
+            return mean
+
+        def J(v: Array) -> Array:  # noqa: N802
+            carried: Array = rstd * (v - m(v) - xhat * m(v * xhat))
+            return carried
+
+        d, Ju = gamma * dy, J(u)  # noqa: N806
+        q = a * dy - rstd * (m(xhat * d) * u + m(xhat * u) * d)  # (12)
+        gradient_dy = gamma * Ju + a * xhat + b  # (10)
+        gradient_x = J(q) - rstd * xhat * m(u * J(d))  # (12)
+        return gradient_dy, gradient_x, None if weight is None else (dy * Ju).sum(axis=axes)  # (11)
+
+
+class BatchNormEval(Function):
+    """y of x, γ and β with given statistics: a scale and a shift of each channel, so nothing couples the samples.
+
+    dx = dy γ rstd,   dγ = Σ dy x̂,   dβ = Σ dy                                                     (13)
+    """
+
+    name = "NativeBatchNormBackward0"
+
+    def forward(self, x: Array, weight: Array | None, bias: Array | None, *, mean: Array, var: Array, eps: float) -> Array:
+        self.mean = channels(x, mean.copy())  # the buffers move on
+        self.rstd = channels(x, (1 / np.sqrt(var + x.dtype.type(eps))).astype(x.dtype, copy=False))
+        self.save_for_backward(x if self.needs_input_grad[1] else None, weight)
+        y = x - self.mean
+        y *= self.rstd
+        if weight is not None:
+            y *= channels(x, weight)
+        if bias is not None:
+            y += channels(x, bias)
+        return y
+
+    def backward(self, dy: Any) -> Any:
+        x, weight = self.saved_tensors
+        need_x, need_weight, need_bias = self.needs_input_grad
+        axes = (0,) if dy.ndim == 2 else (0, 2)
+        rstd = constant(self.rstd, dy)
+        dx = dweight = dbias = None
+        if need_x:
+            gamma = None if weight is None else weight if dy.ndim == 2 else weight.reshape(-1, 1)
+            dx = dy * rstd if gamma is None else dy * (gamma * rstd)
+        if need_weight:
+            dweight = (dy * ((x - constant(self.mean, dy)) * rstd)).sum(axis=axes)
+        if need_bias:
+            dbias = dy.sum(axis=axes)
+        return dx, dweight, dbias
+
+
+# -- 4. For users ---------------------------------------------------------------------------------------------------------------------
+
+
+def batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """y = (x − mean)/√(var + eps)·weight + bias for each channel; Ioffe & Szegedy 2015, algorithm 1.
+
+    Args:
+        input: (N, C) or (N, C, L), float32 or float64.
+        running_mean, running_var: (C), both or neither: moved on in training (5, 6), used in eval.
+        weight, bias: γ and β, (C); ones and zeros if None.
+        training: take the statistics from this batch.
+        momentum: the weight of the new value in the running ones.
+        eps: added to the variance, in its units.
+    Returns:
+        A Tensor of input's shape.
+    Raises:
+        ValueError: one value a channel in training; not 2 or 3 axes; eps not positive; only one of the running statistics.
+        RuntimeError: no running statistics in eval; lengths or dtypes that do not fit.
+
+    Example:
+        >>> import tinygrad_norm as tg
+        >>> tg.nn.functional.batch_norm(tg.tensor([[2.0], [0.0]]), None, None, training=True)
+        tensor([[ 1.0000],
+                [-1.0000]])
+    """
+    check_tensor(input, "batch_norm")
+    x = input._data
+    if x.ndim not in (2, 3):
+        raise ValueError(f"expected 2D or 3D input (got {x.ndim}D input): (N, C) or (N, C, L)")
+    if x.dtype.kind != "f":
+        raise RuntimeError(f"batch_norm: the input must be floating point; got {input.dtype}: convert it with .float()")
+    if (running_mean is None) != (running_var is None):
+        raise ValueError("running_mean and running_var must either both be None or neither be None")
+    for what, t in (("running_mean", running_mean), ("running_var", running_var), ("weight", weight), ("bias", bias)):
+        if t is not None:
+            check_tensor(t, "batch_norm")
+            if t._data.shape != x.shape[1:2]:
+                raise RuntimeError(f"{what} should contain {x.shape[1]} elements not {t._data.size}: one for each channel of input {list(x.shape)}")
+            if t._data.dtype != x.dtype:
+                raise RuntimeError(f"batch_norm: mixed dtype: the input is {input.dtype}, {what} is {t.dtype}: all inputs must share one dtype")
+    if not isinstance(momentum, (int, float)):
+        raise TypeError(f"batch_norm: momentum must be a number; got {type(momentum).__name__}")
+    if not training:
+        if running_mean is None or running_var is None:
+            raise RuntimeError("running_mean must be defined in evaluation mode: pass both running statistics, or training=True")
+        if not eps >= 0:
+            raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
+        out: Tensor = BatchNormEval.apply(input, weight, bias, mean=running_mean._data, var=running_var._data, eps=eps)
+        return out
+    if not eps > 0:
+        raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")
+    m = x.size // x.shape[1] if x.shape[1] else 0
+    if m == 1:
+        raise ValueError(
+            f"Expected more than 1 value per channel when training, got input size {input.shape}: the variance of one value is 0. Drop the last "
+            "batch (DataLoader(drop_last=True)), call eval(), or use LayerNorm, which needs no batch."
+        )
+    moments = np.empty((2, x.shape[1]))
+    y: Tensor = BatchNormFunction.apply(input, weight, bias, eps=float(eps), moments=moments)
+    if running_mean is not None and running_var is not None and m:
+        moments[1] *= m / (m - 1)
+        for running, new in ((running_mean, moments[0]), (running_var, moments[1])):
+            running._data[...] = (1 - momentum) * running._data + momentum * new  # (5), (6)
+            touch(running)
+    return y
+
+
+class BatchNorm1d(Module):
+    """Normalizes each channel over the batch in training, and by running statistics in eval; Ioffe & Szegedy 2015.
+
+    A failed call changes no buffer.
+
+    Args:
+        num_features: C.
+        eps: added to the variance.
+        momentum: the weight of the new value in the running statistics; None for the average of all batches.
+        affine: whether γ and β are learned.
+        track_running_stats: whether running statistics are kept; without them eval uses the batch's.
+        dtype: of parameters and statistics, float32 by default.
+        bias: whether, where affine, there is a β.
+    Attributes:
+        weight, bias: γ and β, (C): ones and zeros at the start.
+        running_mean, running_var, num_batches_tracked: buffers; 0, 1 and 0 at the start.
+
+    Example:
+        >>> import tinygrad_norm as tg
+        >>> norm = tg.nn.BatchNorm1d(1)
+        >>> _ = norm(tg.tensor([[2.0], [0.0]]))
+        >>> norm.running_mean, norm.running_var
+        (tensor([0.1000]), tensor([1.1000]))
+    """
+
+    weight: Parameter | None
+    bias: Parameter | None
+    running_mean: Tensor | None
+    running_var: Tensor | None
+    num_batches_tracked: Tensor | None
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+        bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if isinstance(num_features, bool) or not isinstance(num_features, (int, np.integer)):
+            raise TypeError(f"BatchNorm1d: num_features must be an integer, the number of channels; got {type(num_features).__name__}")
+        if num_features < 0:
+            raise RuntimeError(f"BatchNorm1d: num_features must not be negative; got {num_features}")
+        check_eps("BatchNorm1d", eps)
+        if momentum is not None and (isinstance(momentum, bool) or not isinstance(momentum, (int, float, np.number))):
+            raise TypeError(f"BatchNorm1d: momentum must be a number or None; got {type(momentum).__name__}")
+        kind = dtypes.parameter_dtype("BatchNorm1d", dtype, device)
+        self.num_features = c = int(num_features)
+        self.eps = eps
+        self.momentum = momentum
+        self.affine = affine
+        self.track_running_stats = track_running_stats
+        self.register_parameter("weight", Parameter(Tensor(np.ones(c, kind))) if affine else None)
+        self.register_parameter("bias", Parameter(Tensor(np.zeros(c, kind))) if affine and bias else None)
+        self.register_buffer("running_mean", Tensor(np.zeros(c, kind)) if track_running_stats else None)
+        self.register_buffer("running_var", Tensor(np.ones(c, kind)) if track_running_stats else None)
+        self.register_buffer("num_batches_tracked", Tensor(np.zeros((), np.int64)) if track_running_stats else None)
+
+    def reset_running_stats(self) -> None:
+        """running_mean to 0, running_var to 1, num_batches_tracked to 0."""
+        for buffer, value in ((self.running_mean, 0), (self.running_var, 1), (self.num_batches_tracked, 0)):
+            if buffer is not None:
+                buffer.fill_(value)
+
+    def reset_parameters(self) -> None:
+        """The running statistics as above; γ to ones, β to zeros."""
+        self.reset_running_stats()
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C) or (N, C, L) to the same."""
+        tracked = self.num_batches_tracked if self.training and self.track_running_stats else None
+        momentum = self.momentum if self.momentum is not None else 0.0 if tracked is None else 1.0 / (int(tracked._data) + 1)
+        use_batch = self.training or self.running_mean is None
+        keep = not self.training or self.track_running_stats
+        mean, var = (self.running_mean, self.running_var) if keep else (None, None)
+        y = batch_norm(input, mean, var, self.weight, self.bias, use_batch, momentum, self.eps)
+        if tracked is not None:
+            tracked._data += 1
+            touch(tracked)
+        return y
+
+    def extra_repr(self) -> str:
+        """The arguments, as torch shows them."""
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, bias={self.bias is not None}, "
+            f"track_running_stats={self.track_running_stats}"
+        )

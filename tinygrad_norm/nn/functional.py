@@ -1,0 +1,24 @@
+"""The functions of the rooms of nn/, under torch's name for them."""
+
+from ..ops.elementwise import sigmoid, tanh
+from ..ops.indexing import one_hot
+from .activation import log_softmax, relu, softmax
+from .batch_norm import batch_norm
+from .layer_norm import layer_norm
+from .linear import linear
+from .loss import cross_entropy, mse_loss, nll_loss
+
+__all__ = [
+    "batch_norm",
+    "cross_entropy",
+    "layer_norm",
+    "linear",
+    "log_softmax",
+    "mse_loss",
+    "nll_loss",
+    "one_hot",
+    "relu",
+    "sigmoid",
+    "softmax",
+    "tanh",
+]

@@ -1,0 +1,381 @@
+"""Layer normalization (Ba, Kiros & Hinton 2016, arXiv:1607.06450, eq. 3 and 4): each sample by its own statistics.
+
+Over the D elements of one row (all normalized axes of one sample), with learned γ (weight) and β (bias) of D elements each:
+
+    μ = 1/D Σⱼ xⱼ                                                                                   (1)
+    var = 1/D Σⱼ (xⱼ − μ)²,   rstd = (var + eps)^(−½)                                               (2)
+    x̂ⱼ = (xⱼ − μ)·rstd                                                                              (3)
+    yⱼ = γⱼ x̂ⱼ + βⱼ                                                                                 (4)
+
+The rows do not meet: there is nothing to remember between batches, and train and eval are the same.
+
+    convention          torch LayerNorm            Keras LayerNormalization
+    eps                 1e-5, inside the root      1e-3, inside the root
+    variance            biased (divides by D)      biased
+    names of γ, β       weight, bias               gamma, beta
+    axes                the last ones, by shape    any, by number; -1 by default
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .. import dtype as dtypes
+from ..kernel import chunks, kernel, prange, ready
+from ..ops.elementwise import as_array, check_tensor
+from ..tensor import Function, Tensor
+from . import init
+from .module import Module, Parameter
+
+Array = np.ndarray[Any, Any]
+
+# -- 1. Forward -----------------------------------------------------------------------------------------------------------------------
+#
+# `stats` holds for each row μ as it could be stored, a shift, and rstd. At a mean of 1e4 a float32 μ is wrong by up to 5e-4; what rounding
+# left of it is the mean of x − μ, and that times rstd is the shift. With x̂ = (x − μ)·rstd − shift it is about a thousand times more
+# accurate, for one more number a row. (Not as (x − μ) − rest: reassociation would add the rest to μ, where it is lost again.)
+
+
+def layer_norm_forward_reference(x: Array, weight: Array, bias: Array, eps: Any, y: Array, stats: Array) -> None:
+    """Equations (1) to (4) on the rows of x (N, D)."""
+    mean = x.mean(axis=1, keepdims=True)  # (N, 1)
+    rest = (x - mean).mean(axis=1, keepdims=True)
+    centred = (x - mean) - rest
+    rstd = 1 / np.sqrt((centred * centred).mean(axis=1, keepdims=True) + eps)
+    y[:] = centred * rstd * weight + bias
+    stats[:] = np.concatenate([mean, rest * rstd, rstd], axis=1)
+
+
+@kernel(reference=layer_norm_forward_reference)
+def layer_norm_forward(x, weight, bias, eps, y, stats):  # type: ignore[no-untyped-def]
+    rows, width = x.shape
+    zero, one, d = x.dtype.type(0), x.dtype.type(1), x.dtype.type(width)
+    small = x.dtype.type(eps)
+    for n in prange(rows):
+        total = zero
+        for j in range(width):
+            total += x[n, j]
+        mean = total / d  # (1)
+        off, square = zero, zero
+        for j in range(width):
+            centred = x[n, j] - mean
+            off += centred
+            square += centred * centred
+        rest = off / d
+        rstd = one / math.sqrt(square / d - rest * rest + small)  # (2)
+        shift = rest * rstd
+        for j in range(width):
+            y[n, j] = ((x[n, j] - mean) * rstd - shift) * weight[j] + bias[j]  # (3), (4)
+        stats[n, 0], stats[n, 1], stats[n, 2] = mean, shift, rstd
+
+
+# -- 2. Backward ----------------------------------------------------------------------------------------------------------------------
+#
+# From (4), with dy the gradient of y:
+#
+#     dγⱼ = Σ_rows dyⱼ x̂ⱼ,   dβⱼ = Σ_rows dyⱼ,   and into x̂ goes   dⱼ = γⱼ dyⱼ                     (5)
+#
+# Every xⱼ moves every x̂ᵢ of its row along three paths: itself, the mean, and the variance. From (1), (2):
+#
+#     ∂μ/∂xⱼ = 1/D
+#     ∂var/∂xⱼ = 2/D (xⱼ − μ)            (through μ: −2/D Σᵢ (xᵢ − μ) = 0)
+#     ∂rstd/∂xⱼ = −½ rstd³ ∂var/∂xⱼ = −rstd² x̂ⱼ/D                                                  (6)
+#
+# and from (3), by the product rule:
+#
+#     ∂x̂ᵢ/∂xⱼ = rstd (δᵢⱼ − 1/D) + (xᵢ − μ)·∂rstd/∂xⱼ = rstd (δᵢⱼ − 1/D − x̂ᵢ x̂ⱼ/D)                 (7)
+#
+# It is symmetric in i and j: the operator J that carries a change of x forward also carries a gradient back,
+#
+#     J v = rstd (v − mean(v) − x̂ mean(v x̂)),       dx = J d                                        (8)
+
+
+def layer_norm_backward_reference(dy: Array, x: Array, weight: Array, stats: Array, dx: Array, dweight: Array, dbias: Array, partial: Array) -> None:
+    """Equations (5) and (8) on the rows of dy and x (N, D)."""
+    mean, shift, rstd = stats[:, 0:1], stats[:, 1:2], stats[:, 2:3]
+    xhat = (x - mean) * rstd - shift
+    d = dy * weight
+    dx[:] = rstd * (d - d.mean(axis=1, keepdims=True) - xhat * (d * xhat).mean(axis=1, keepdims=True))
+    dweight[:] = (dy * xhat).sum(axis=0)
+    dbias[:] = dy.sum(axis=0)
+
+
+@kernel(reference=layer_norm_backward_reference)
+def layer_norm_backward(dy, x, weight, stats, dx, dweight, dbias, partial):  # type: ignore[no-untyped-def]
+    rows, width = x.shape
+    parts = len(partial)
+    zero, d = x.dtype.type(0), x.dtype.type(width)
+    for c in prange(parts):  # each part sums dγ and dβ by itself; then they are added in order: the same bits on every run
+        for j in range(width):
+            partial[c, 0, j] = 0
+            partial[c, 1, j] = 0
+        n, stop = c * rows // parts, (c + 1) * rows // parts
+        while n + 1 < stop:  # two rows at a time: half the traffic through dγ and dβ
+            m = n + 1
+            mean0, shift0, rstd0 = stats[n, 0], stats[n, 1], stats[n, 2]
+            mean1, shift1, rstd1 = stats[m, 0], stats[m, 1], stats[m, 2]
+            v0, w0, v1, w1 = zero, zero, zero, zero
+            for j in range(width):
+                xhat0 = (x[n, j] - mean0) * rstd0 - shift0  # (3)
+                xhat1 = (x[m, j] - mean1) * rstd1 - shift1
+                partial[c, 0, j] += dy[n, j] * xhat0 + dy[m, j] * xhat1  # (5)
+                partial[c, 1, j] += dy[n, j] + dy[m, j]
+                d0 = dy[n, j] * weight[j]
+                d1 = dy[m, j] * weight[j]
+                v0 += d0
+                v1 += d1
+                w0 += d0 * xhat0
+                w1 += d1 * xhat1
+            v0, w0, v1, w1 = v0 / d, w0 / d, v1 / d, w1 / d
+            for j in range(width):
+                xhat0 = (x[n, j] - mean0) * rstd0 - shift0
+                xhat1 = (x[m, j] - mean1) * rstd1 - shift1
+                dx[n, j] = rstd0 * (dy[n, j] * weight[j] - v0 - xhat0 * w0)  # (8)
+                dx[m, j] = rstd1 * (dy[m, j] * weight[j] - v1 - xhat1 * w1)
+            n += 2
+        if n < stop:
+            mean0, shift0, rstd0 = stats[n, 0], stats[n, 1], stats[n, 2]
+            v0, w0 = zero, zero
+            for j in range(width):
+                xhat0 = (x[n, j] - mean0) * rstd0 - shift0
+                partial[c, 0, j] += dy[n, j] * xhat0
+                partial[c, 1, j] += dy[n, j]
+                d0 = dy[n, j] * weight[j]
+                v0 += d0
+                w0 += d0 * xhat0
+            v0, w0 = v0 / d, w0 / d
+            for j in range(width):
+                xhat0 = (x[n, j] - mean0) * rstd0 - shift0
+                dx[n, j] = rstd0 * (dy[n, j] * weight[j] - v0 - xhat0 * w0)
+    for j in range(width):
+        dweight[j] = 0
+        dbias[j] = 0
+    for c in range(parts):
+        for j in range(width):
+            dweight[j] += partial[c, 0, j]
+            dbias[j] += partial[c, 1, j]
+
+
+# -- 3. On the graph ------------------------------------------------------------------------------------------------------------------
+#
+# The backward is an op of its own, with dx, dγ, dβ as functions of dy, x and γ. Let u, a, b be the gradients of its outputs dx, dγ, dβ.
+# J is symmetric, so from (8) and (5) at once:
+#
+#     gradient of dy:   γ ⊙ J u + a ⊙ x̂ + b                                                          (9)
+#     gradient of γ:    Σ_rows dy ⊙ J u                                                               (10)
+#
+# x enters through x̂ and rstd. Collect first what reaches x̂, from dx = rstd (d − mean(d) − x̂ mean(d x̂)) and dγ:
+#
+#     q = a ⊙ dy − rstd (mean(x̂ d) u + mean(x̂ u) d)                                                 (11)
+#
+# take it through x̂ by J, and add what dx owes to its factor rstd, by (6), since u·dx/rstd · ∂rstd/∂xⱼ sums to −rstd x̂ⱼ mean(u dx):
+#
+#     gradient of x:    J q − rstd x̂ mean(u dx)                                                       (12)
+
+
+class LayerNormFunction(Function):
+    """y of x, γ and β: (1) to (4)."""
+
+    name = "NativeLayerNormBackward0"
+    fresh_gradients = True
+
+    def forward(self, x: Array, weight: Array | None, bias: Array | None, *, shape: tuple[int, ...], eps: float) -> Array:
+        width = math.prod(shape)
+        rows = as_rows(x, width)
+        y = np.empty(x.shape, x.dtype)
+        stats = np.empty((len(rows), 3), x.dtype)
+        gamma = np.ones(width, x.dtype) if weight is None else weight.reshape(width)
+        beta = np.zeros(width, x.dtype) if bias is None else bias.reshape(width)
+        layer_norm_forward(x.size, rows, gamma, beta, eps, y if y.shape == rows.shape else y.reshape(rows.shape), stats)
+        self.shape = shape
+        self.save_for_backward(x, weight, stats)
+        return y
+
+    def backward(self, dy: Any) -> Any:
+        x, weight, stats = self.saved_tensors
+        dx, dweight, dbias = LayerNormBackward.on(dy, x, weight, stats=as_array(stats), shape=self.shape)
+        need_x, need_weight, need_bias = self.needs_input_grad
+        return dx if need_x else None, dweight if need_weight else None, dbias if need_bias else None
+
+
+class LayerNormBackward(Function):
+    """dx, dγ, dβ of dy, x and γ: (5) and (8); its own gradient, the second derivative, is (9) to (12)."""
+
+    name = "NativeLayerNormBackwardBackward0"
+    once_differentiable = True
+
+    def forward(self, dy: Array, x: Array, weight: Array | None, *, stats: Array, shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
+        self.save_for_backward(dy, x, weight)
+        self.stats, self.shape = stats, shape
+        width = math.prod(shape)
+        rows = as_rows(x, width)
+        dx = np.empty(rows.shape, x.dtype)
+        dweight, dbias = np.empty(width, x.dtype), np.empty(width, x.dtype)
+        partial = np.empty((chunks(2 * x.size), 2, width), x.dtype)
+        gamma = np.ones(width, x.dtype) if weight is None else weight.reshape(width)
+        layer_norm_backward(2 * x.size, as_rows(dy, width), rows, gamma, stats, dx, dweight, dbias, partial)
+        if x.ndim == 2 and len(shape) == 1:
+            return dx, dweight, dbias
+        return dx.reshape(x.shape), dweight.reshape(shape), dbias.reshape(shape)
+
+    def backward(self, u: Array, a: Array, b: Array) -> Any:
+        dy, x, weight = self.saved_tensors
+        width = math.prod(self.shape)
+        mu, shift, rstd = self.stats[:, 0:1], self.stats[:, 1:2], self.stats[:, 2:3]
+        rows = (-1, width) if width else (0, 0)
+        dy, u, a, b = dy.reshape(rows), u.reshape(rows), a.reshape(width), b.reshape(width)
+        xhat = (x.reshape(rows) - mu) * rstd - shift
+        gamma = 1 if weight is None else weight.reshape(width)
+
+        def m(v: Array) -> Array:
+            mean: Array = v.mean(axis=1, keepdims=True) if width else v[:, :1]
+            return mean
+
+        def J(v: Array) -> Array:  # noqa: N802  (8)
+            carried: Array = rstd * (v - m(v) - xhat * m(v * xhat))
+            return carried
+
+        d, Ju = gamma * dy, J(u)  # noqa: N806
+        q = a * dy - rstd * (m(xhat * d) * u + m(xhat * u) * d)  # (11)
+        gradient_dy = gamma * Ju + a * xhat + b  # (9)
+        gradient_x = J(q) - rstd * xhat * m(u * J(d))  # (12)
+        gradient_weight = None if weight is None else (dy * Ju).sum(axis=0).reshape(self.shape)  # (10)
+        return gradient_dy.reshape(x.shape), gradient_x.reshape(x.shape), gradient_weight
+
+
+def as_rows(x: Array, width: int) -> Array:
+    """(…, *normalized_shape) as the (N, D) memory that the kernels are compiled for."""
+    x = ready(x)
+    return x if x.ndim == 2 and x.shape[1] == width else x.reshape(x.size // width if width else 0, width)
+
+
+# -- 4. For users ---------------------------------------------------------------------------------------------------------------------
+
+
+def layer_norm(
+    input: Tensor, normalized_shape: Sequence[int], weight: Tensor | None = None, bias: Tensor | None = None, eps: float = 1e-5
+) -> Tensor:
+    """y = (x − mean)/√(var + eps)·weight + bias over the last axes of each sample; Ba et al. 2016, eq. 3 and 4.
+
+    Args:
+        input: (…, *normalized_shape), float32 or float64.
+        normalized_shape: the lengths of the last axes, over which the statistics are taken together.
+        weight: γ, of normalized_shape; ones if None.
+        bias: β, of normalized_shape; zeros if None.
+        eps: added to the variance, in its units.
+    Returns:
+        A Tensor of input's shape.
+    Raises:
+        RuntimeError: the shapes or dtypes do not fit together.
+        TypeError: normalized_shape is a number.
+
+    Example:
+        >>> import tinygrad_norm as tg
+        >>> tg.nn.functional.layer_norm(tg.tensor([[1.0, 2.0, 3.0]]), (3,))
+        tensor([[-1.2247,  0.0000,  1.2247]])
+    """
+    check_tensor(input, "layer_norm")
+    shape = normalized_shape if type(normalized_shape) is tuple else _shape_argument(normalized_shape)
+    x = input._data
+    if not shape:
+        raise RuntimeError(f"Expected normalized_shape to be at least 1-dimensional, i.e., containing at least one element, but got {list(shape)}")
+    for what, t in (("weight", weight), ("bias", bias)):
+        if t is not None:
+            check_tensor(t, "layer_norm")
+            if t._data.shape != shape:
+                raise RuntimeError(
+                    f"Expected {what} to be of same shape as normalized_shape, but got {what} of shape {list(t.shape)} and normalized_shape = {list(shape)}"
+                )
+            if t._data.dtype != x.dtype:
+                raise RuntimeError(
+                    f"layer_norm: mixed dtype: the input is {input.dtype}, {what} is {t.dtype}: convert the input with .to({what}.dtype), or the layer"
+                )
+    if x.shape[-len(shape) :] != shape:
+        raise RuntimeError(
+            f"Given normalized_shape={list(shape)}, expected input with shape [{', '.join(['*', *map(str, shape)])}], but got input of size{list(x.shape)}"
+        )
+    if x.dtype.kind != "f":
+        raise RuntimeError(f"layer_norm: the input must be floating point; got {input.dtype}: convert it with .float()")
+    y: Tensor = LayerNormFunction.apply(input, weight, bias, shape=shape, eps=float(eps))
+    return y
+
+
+def _shape_argument(shape: Any) -> tuple[int, ...]:
+    if not isinstance(shape, Sequence) or isinstance(shape, str):
+        raise TypeError(f"layer_norm(): argument 'normalized_shape' must be tuple of ints, not {type(shape).__name__}")
+    return tuple(shape)
+
+
+class LayerNorm(Module):
+    """Normalizes each sample over its last axes: y = (x − mean)/√(var + eps)·weight + bias; Ba et al. 2016, eq. 3 and 4.
+
+    Args:
+        normalized_shape: the lengths of those axes; n means (n,).
+        eps: added to the variance.
+        elementwise_affine: whether γ and β are learned.
+        bias: whether, then, there is a β.
+        dtype: of the parameters, float32 by default.
+    Attributes:
+        weight: γ, ones at the start, of normalized_shape.
+        bias: β, zeros at the start, of normalized_shape.
+
+    Example:
+        >>> import tinygrad_norm as tg
+        >>> norm = tg.nn.LayerNorm([2, 3])
+        >>> norm, norm(tg.arange(6).float().reshape(1, 2, 3)).mean().item()
+        (LayerNorm((2, 3), eps=1e-05, elementwise_affine=True, bias=True), 0.0)
+    """
+
+    weight: Parameter | None
+    bias: Parameter | None
+
+    def __init__(
+        self,
+        normalized_shape: int | Sequence[int],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        bias: bool = True,
+        device: Any = None,
+        dtype: Any = None,
+    ) -> None:
+        super().__init__()
+        lengths = (normalized_shape,) if isinstance(normalized_shape, numbers.Integral) else normalized_shape
+        if not isinstance(lengths, Sequence) or isinstance(lengths, str) or any(isinstance(n, bool) or not isinstance(n, numbers.Integral) for n in lengths):
+            raise TypeError(f"LayerNorm: normalized_shape must be an int or a sequence of ints, the lengths of the last axes; got {normalized_shape!r}")
+        if not lengths or any(n < 0 for n in lengths):
+            raise RuntimeError(f"LayerNorm: normalized_shape must hold at least one length, none negative; got {normalized_shape!r}")
+        check_eps("LayerNorm", eps)
+        kind = dtypes.parameter_dtype("LayerNorm", dtype, device)
+        self.normalized_shape = tuple(int(n) for n in lengths)
+        self.eps = eps
+        self.elementwise_affine = elementwise_affine
+        self.register_parameter("weight", Parameter(Tensor(np.ones(self.normalized_shape, kind))) if elementwise_affine else None)
+        self.register_parameter("bias", Parameter(Tensor(np.zeros(self.normalized_shape, kind))) if elementwise_affine and bias else None)
+
+    def reset_parameters(self) -> None:
+        """γ to ones, β to zeros."""
+        if self.weight is not None:
+            init.ones_(self.weight)
+        if self.bias is not None:
+            init.zeros_(self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(…, *normalized_shape) to the same."""
+        return layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+    def extra_repr(self) -> str:
+        """The arguments, as torch shows them."""
+        return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, bias={self.bias is not None}"
+
+
+def check_eps(layer: str, eps: Any) -> None:
+    """eps is a number, not negative: TypeError or ValueError otherwise."""
+    if isinstance(eps, bool) or not isinstance(eps, (int, float, np.number)):
+        raise TypeError(f"{layer}: eps must be a number; got {type(eps).__name__}")
+    if not eps >= 0:
+        raise ValueError(f"{layer}: eps is added to a variance under a root, so it must not be negative; got {eps}")

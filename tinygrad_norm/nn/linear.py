@@ -1,0 +1,205 @@
+"""The linear layer: every output is a weighted sum of the inputs.
+
+    y = x Wᵀ + b,    yₙₒ = Σᵢ xₙᵢ wₒᵢ + bₒ                x (N, I), W (O, I), b (O), y (N, O)        (1)
+
+One input xₙᵢ reaches every output of its own row, one weight wₒᵢ and one bias bₒ every row. With dy the gradient of y:
+
+    ∂L/∂xₙᵢ = Σₒ dyₙₒ wₒᵢ          so  dx = dy W                                                     (2)
+    ∂L/∂wₒᵢ = Σₙ dyₙₒ xₙᵢ          so  dW = dyᵀ x                                                    (3)
+    ∂L/∂bₒ  = Σₙ dyₙₒ              so  db = Σₙ dy                                                    (4)
+
+Further axes of x in front are more rows. The matrix products are BLAS's; the bias and its gradient have kernels. The backward is
+written with products and sums, which have derivatives of their own, so every order is there.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .. import dtype as dtypes
+from ..kernel import chunks, kernel, prange, ready
+from ..ops.elementwise import check_tensor
+from ..tensor import Function, Tensor
+from . import init
+from .module import Module, Parameter
+
+Array = np.ndarray[Any, Any]
+
+# -- 1. Forward: the bias -------------------------------------------------------------------------------------------------------------
+
+
+def add_bias_reference(y: Array, bias: Array) -> None:
+    """y += b on every row."""
+    y += bias
+
+
+@kernel(reference=add_bias_reference)
+def add_bias(y, bias):  # type: ignore[no-untyped-def]
+    rows, width = y.shape
+    for n in prange(rows):
+        for o in range(width):
+            y[n, o] += bias[o]  # (1)
+
+
+# -- 2. Backward: its gradient --------------------------------------------------------------------------------------------------------
+
+
+def sum_rows_reference(dy: Array, db: Array, partial: Array) -> None:
+    """db = Σₙ dy."""
+    np.sum(dy, axis=0, out=db)
+
+
+@kernel(reference=sum_rows_reference)
+def sum_rows(dy, db, partial):  # type: ignore[no-untyped-def]
+    rows, width = dy.shape
+    parts = len(partial)
+    for c in prange(parts):  # each chunk of rows into a row of its own, then those in order: the same bits on every run
+        for o in range(width):
+            partial[c, o] = 0
+        for n in range(c * rows // parts, (c + 1) * rows // parts):
+            for o in range(width):
+                partial[c, o] += dy[n, o]  # (4)
+    for o in range(width):
+        db[o] = partial[0, o]
+    for c in range(1, parts):
+        for o in range(width):
+            db[o] += partial[c, o]
+
+
+def bias_gradient(dy: Array) -> Array:
+    """Σₙ dy over the rows of (N, O)."""
+    width = dy.shape[1]
+    db = np.empty(width, dy.dtype)
+    sum_rows(dy.size, ready(dy), db, np.empty((chunks(dy.size), width), dy.dtype))
+    return db
+
+
+# -- 3. On the graph ------------------------------------------------------------------------------------------------------------------
+
+
+class LinearFunction(Function):
+    """y = x Wᵀ + b (1) and its gradients (2) to (4)."""
+
+    name = "AddmmBackward0"
+    fresh_gradients = True
+
+    def forward(self, x: Array, weight: Array, bias: Array | None) -> Array:
+        rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+        y: Array = rows @ weight.T  # (1)
+        if bias is not None:
+            add_bias(y.size, y, bias)
+        need_x, need_weight, _ = self.needs_input_grad
+        self.save_for_backward(x if need_weight else None, weight if need_x else None)
+        if x.ndim == 2:
+            return y
+        self.name = "ViewBackward0"
+        y = y.reshape(*x.shape[:-1], len(weight))
+        return y
+
+    def backward(self, dy: Any) -> Any:
+        x, weight = self.saved_tensors
+        need_x, need_weight, need_bias = self.needs_input_grad
+        rows = dy if dy.ndim == 2 else dy.reshape(-1, dy.shape[-1])
+        dx = dw = db = None
+        if need_x:
+            dx = rows @ weight  # (2)
+            if dy.ndim != 2:
+                dx = dx.reshape(*dy.shape[:-1], dx.shape[-1])
+        if need_weight:
+            dw = rows.T @ (x if x.ndim == 2 else x.reshape(-1, x.shape[-1]))  # (3)
+        if need_bias:
+            db = rows.sum(0) if isinstance(rows, Tensor) else bias_gradient(rows)  # (4)
+        return dx, dw, db
+
+
+# -- 4. For users ---------------------------------------------------------------------------------------------------------------------
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """y = x Wᵀ + b.
+
+    Args:
+        input: (…, I).
+        weight: (O, I).
+        bias: (O), or any shape that expands to the output's.
+    Returns:
+        (…, O).
+    Raises:
+        RuntimeError: shapes or dtypes that do not fit.
+
+    Example:
+        >>> import tinygrad_norm as tg
+        >>> tg.nn.functional.linear(tg.ones(1, 3), tg.tensor([[1.0, 2.0, 3.0]]))
+        tensor([[6.]])
+    """
+    for t in (input, weight):
+        if not isinstance(t, Tensor):
+            check_tensor(t, "linear")
+    x, w = input._data, weight._data
+    if w.ndim != 2 or not x.ndim or x.shape[-1] != w.shape[1]:
+        raise RuntimeError(
+            f"mat1 and mat2 shapes cannot be multiplied: linear takes input (…, I) and weight (O, I); got input {list(x.shape)} and weight "
+            f"{list(w.shape)}"
+        )
+    if x.dtype != w.dtype or (bias is not None and bias._data.dtype != w.dtype):
+        types = [t.dtype for t in (input, weight, bias) if t is not None]
+        raise RuntimeError(f"linear: input, weight and bias must have the same dtype, but got {types}: convert the input with .to(weight.dtype)")
+    if bias is None or bias._data.shape == w.shape[:1]:
+        y: Tensor = LinearFunction.apply(input, weight, bias)
+        return y
+    y = LinearFunction.apply(input, weight, None)
+    return y + bias.expand(y.shape)
+
+
+class Linear(Module):
+    """y = x Wᵀ + b with learned W and b, both drawn from U(−1/√I, 1/√I).
+
+    Args:
+        in_features: I, the length of the input's last axis.
+        out_features: O, the length of the output's.
+        bias: whether there is a b.
+        dtype: of the parameters, float32 by default.
+
+    Example:
+        >>> import tinygrad_norm as tg
+        >>> layer = tg.nn.Linear(3, 4)
+        >>> layer, layer(tg.ones(2, 3)).shape
+        (Linear(in_features=3, out_features=4, bias=True), torch.Size([2, 4]))
+    """
+
+    weight: Parameter
+    bias: Parameter | None
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        for name, n in (("in_features", in_features), ("out_features", out_features)):
+            if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+                raise TypeError(f"Linear: {name} must be an integer; got {type(n).__name__}")
+            if n < 0:
+                raise ValueError(f"Linear: {name} must not be negative; got {n}")
+        self.in_features = int(in_features)
+        self.out_features = int(out_features)
+        kind = dtypes.parameter_dtype("Linear", dtype, device)
+        self.weight = Parameter(Tensor(np.empty((self.out_features, self.in_features), kind)))
+        self.register_parameter("bias", Parameter(Tensor(np.empty(self.out_features, kind))) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draws both anew: weight first, as torch does."""
+        if not self.weight._data.size:
+            return
+        init.kaiming_uniform_(self.weight, a=math.sqrt(5))  # U(±√(6/((1+5)·I))), which is U(±1/√I)
+        if self.bias is not None:
+            bound = 1 / math.sqrt(self.in_features)
+            init.uniform_(self.bias, -bound, bound)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(…, I) to (…, O)."""
+        return linear(input, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        """The arguments, as torch shows them."""
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

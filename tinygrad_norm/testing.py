@@ -1,0 +1,274 @@
+"""One row per op: sample inputs, and one function that runs with this library or with torch in the place of `lib`.
+
+The tests, `tinygrad-norm gradcheck` and the bench read this table; a new op is known to all of them once it has its row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+__all__ = ["CASES", "Case", "compare_arrays"]
+
+Array = np.ndarray[Any, Any]
+Sample = Callable[[np.random.RandomState], Array]
+
+
+def normal(*shape: int, mean: float = 0.3, scale: float = 1.3) -> Sample:
+    """Both signs, a mean that is not 0, no kink near."""
+    return lambda rng: np.asarray(rng.standard_normal(shape) * scale + mean)
+
+
+def positive(*shape: int, low: float = 0.3, high: float = 3.0) -> Sample:
+    """Away from 0, for logarithms and divisors."""
+    return lambda rng: np.asarray(rng.uniform(low, high, shape))
+
+
+def spread(*shape: int, mean: float = 0.3) -> Sample:
+    """Distinct values at least 0.05 apart from each other and from 0: no ties and no kinks within reach of a difference."""
+
+    def make(rng: np.random.RandomState) -> Array:
+        n = int(np.prod(shape))
+        values = (rng.permutation(n) - n // 2) * 0.11 + 0.05 + rng.uniform(-0.02, 0.02, n)
+        return np.asarray(values.reshape(shape))
+
+    return make
+
+
+def integers(high: int, *shape: int) -> Sample:
+    """Class numbers and indices."""
+    return lambda rng: np.asarray(rng.randint(0, high, shape).astype(np.int64))
+
+
+def mask(*shape: int) -> Sample:
+    """True and False."""
+    return lambda rng: np.asarray(rng.uniform(size=shape) < 0.5)
+
+
+def probabilities(*shape: int) -> Sample:
+    """Rows that sum to 1."""
+
+    def make(rng: np.random.RandomState) -> Array:
+        p = rng.uniform(0.1, 1, shape)
+        return np.asarray(p / p.sum(axis=1, keepdims=True))
+
+    return make
+
+
+class Case(NamedTuple):
+    """A row: `function(lib, *tensors)`, the samples it takes, and how often it can be differentiated."""
+
+    name: str
+    function: Callable[..., Any]
+    samples: Sequence[Sample]
+    orders: int = 2
+
+    def arrays(self, seed: int = 0) -> list[Array]:
+        """The sample inputs: float64, int64 or bool arrays."""
+        rng = np.random.RandomState(seed)
+        return [sample(rng) for sample in self.samples]
+
+
+def _norm(name: str, shape: tuple[int, ...], normalized: tuple[int, ...], eps: float = 1e-5) -> Case:
+    return Case(
+        f"layer_norm {name}",
+        lambda lib, x, w, b: lib.nn.functional.layer_norm(x, normalized, w, b, eps),
+        [normal(*shape, scale=2), normal(*normalized), normal(*normalized)],
+    )
+
+
+def _batch(name: str, shape: tuple[int, ...], eps: float = 1e-5) -> Case:
+    return Case(
+        f"batch_norm {name}",
+        lambda lib, x, w, b: lib.nn.functional.batch_norm(x, None, None, w, b, True, 0.1, eps),
+        [normal(*shape, scale=2), normal(shape[1]), normal(shape[1])],
+    )
+
+
+def _batch_eval(name: str, shape: tuple[int, ...]) -> Case:
+    def run(lib: Any, x: Any, mean: Any, var: Any, w: Any, b: Any) -> Any:
+        return lib.nn.functional.batch_norm(x, mean.detach(), var.detach(), w, b, False)
+
+    c = shape[1]
+    return Case(f"batch_norm eval {name}", run, [normal(*shape, scale=2), normal(c), positive(c), normal(c), normal(c)])
+
+
+CASES: list[Case] = [
+    # ops/elementwise
+    Case("add", lambda lib, a, b: a + b, [normal(3, 4), normal(3, 4)]),
+    Case("add broadcast", lambda lib, a, b: a + b, [normal(3, 1, 4), normal(2, 1)]),
+    Case("add number", lambda lib, a: 2 + a + 1.5, [normal(3)]),
+    Case("add alpha", lambda lib, a, b: lib.add(a, b, alpha=3), [normal(3), normal(3)]),
+    Case("add 0-d", lambda lib, a, b: a + b, [normal(), normal(3)]),
+    Case("sub", lambda lib, a, b: a - b, [normal(3, 4), normal(4)]),
+    Case("rsub", lambda lib, a: 1 - a, [normal(3, 4)]),
+    Case("mul", lambda lib, a, b: a * b, [normal(3, 4), normal(3, 4)]),
+    Case("mul broadcast", lambda lib, a, b: a * b, [normal(3, 1, 4), normal(2, 1)]),
+    Case("mul itself", lambda lib, a: a * a, [normal(3)]),
+    Case("mul number", lambda lib, a: 2 * a * 1.5, [normal(3)]),
+    Case("div", lambda lib, a, b: a / b, [normal(3, 4), positive(3, 4)]),
+    Case("div broadcast", lambda lib, a, b: a / b, [normal(4), positive(3, 1)]),
+    Case("rdiv", lambda lib, a: 2 / a, [positive(3)]),
+    Case("pow number", lambda lib, a: a**3, [normal(3, 4)]),
+    Case("pow 2", lambda lib, a: a**2, [normal(3, 4)]),
+    Case("pow 0.5", lambda lib, a: a**0.5, [positive(3, 4)]),
+    Case("pow 0", lambda lib, a: a**0, [normal(3, 4)]),
+    Case("pow", lambda lib, a, b: a**b, [positive(3, 4), normal(4)]),
+    Case("rpow", lambda lib, a: 2**a, [normal(3)]),
+    Case("neg", lambda lib, a: -a, [normal(3, 4)]),
+    Case("abs", lambda lib, a: abs(a), [spread(3, 4)]),
+    Case("exp", lambda lib, a: lib.exp(a), [normal(3, 4)]),
+    Case("log", lambda lib, a: lib.log(a), [positive(3, 4)]),
+    Case("sqrt", lambda lib, a: lib.sqrt(a), [positive(3, 4)]),
+    Case("rsqrt", lambda lib, a: lib.rsqrt(a), [positive(3, 4)]),
+    Case("tanh", lambda lib, a: lib.tanh(a), [normal(3, 4)]),
+    Case("sigmoid", lambda lib, a: lib.sigmoid(a), [normal(3, 4, scale=3)]),
+    Case("erf", lambda lib, a: lib.erf(a), [normal(3, 4)]),
+    Case("relu", lambda lib, a: lib.relu(a), [spread(3, 4)]),
+    Case("clamp", lambda lib, a: lib.clamp(a, -0.3, 0.4), [spread(3, 4)]),
+    Case("clamp min", lambda lib, a: a.clamp(min=0.2), [spread(3, 4)]),
+    Case("maximum", lambda lib, a, b: lib.maximum(a, b), [spread(3, 4), lambda rng: spread(3, 4)(rng) + 0.03]),
+    Case("minimum", lambda lib, a, b: lib.minimum(a, b), [spread(3, 4), lambda rng: spread(4)(rng) + 0.03]),
+    Case("where", lambda lib, c, a, b: lib.where(c, a, b), [mask(3, 4), normal(3, 4), normal(4)]),
+    Case("where number", lambda lib, c, a: lib.where(c, a, 2.0), [mask(3, 4), normal(3, 4)]),
+    Case("clone", lambda lib, a: a.clone(), [normal(3, 4)]),
+    Case("to float64", lambda lib, a: a.to(lib.float64), [normal(3, 4)]),
+    # ops/reduction
+    Case("sum", lambda lib, a: a.sum(), [normal(3, 4)]),
+    Case("sum dim", lambda lib, a: a.sum(1), [normal(3, 4)]),
+    Case("sum dims keepdim", lambda lib, a: a.sum((0, -1), keepdim=True), [normal(3, 4, 2)]),
+    Case("sum axis", lambda lib, a: a.sum(axis=1, keepdims=True), [normal(3, 4)]),
+    Case("mean", lambda lib, a: a.mean(), [normal(3, 4)]),
+    Case("mean dim", lambda lib, a: a.mean(-1, True), [normal(3, 4)]),
+    Case("var", lambda lib, a: a.var(), [normal(3, 4)]),
+    Case("var dim", lambda lib, a: a.var(dim=1, keepdim=True), [normal(3, 4)]),
+    Case("var population", lambda lib, a: a.var(1, unbiased=False), [normal(3, 4)]),
+    Case("var correction", lambda lib, a: a.var(dim=(0, 2), correction=2), [normal(3, 4, 2)]),
+    Case("std", lambda lib, a: a.std(-1, keepdim=True), [normal(3, 4)]),
+    Case("std population", lambda lib, a: a.std(dim=0, correction=0), [normal(3, 4)]),
+    Case("max", lambda lib, a: a.max(), [spread(3, 4)]),
+    Case("max dim", lambda lib, a: lib.max(a, 1), [spread(3, 4)]),
+    Case("min", lambda lib, a: a.min(), [spread(3, 4)]),
+    Case("min dim", lambda lib, a: a.min(0, keepdim=True), [spread(3, 4)]),
+    Case("amax", lambda lib, a: lib.amax(a, dim=(0, 1)), [spread(3, 4, 2)]),
+    Case("amin", lambda lib, a: a.amin(dim=-1, keepdim=True), [spread(3, 4)]),
+    Case("logsumexp", lambda lib, a: lib.logsumexp(a, 1), [normal(3, 4)]),
+    Case("logsumexp dims", lambda lib, a: a.logsumexp((0, 2), keepdim=True), [normal(3, 4, 2)]),
+    Case("softmax", lambda lib, a: lib.softmax(a, 1), [normal(3, 4)]),
+    Case("softmax axis 0", lambda lib, a: a.softmax(dim=0), [normal(3, 4, 2)]),
+    Case("log_softmax", lambda lib, a: lib.log_softmax(a, -1), [normal(3, 4)]),
+    # ops/shape
+    Case("reshape", lambda lib, a: a.reshape(2, -1), [normal(3, 4)]),
+    Case("view", lambda lib, a: a.view(4, 3), [normal(3, 4)]),
+    Case("flatten", lambda lib, a: a.flatten(1), [normal(3, 2, 2)]),
+    Case("transpose", lambda lib, a: a.transpose(0, 2), [normal(3, 4, 2)]),
+    Case("permute", lambda lib, a: a.permute(2, 0, 1), [normal(3, 4, 2)]),
+    Case("T", lambda lib, a: a.T, [normal(3, 4)]),
+    Case("squeeze", lambda lib, a: a.squeeze(), [normal(3, 1, 4, 1)]),
+    Case("squeeze dim", lambda lib, a: a.squeeze(1), [normal(3, 1, 4, 1)]),
+    Case("unsqueeze", lambda lib, a: a.unsqueeze(-1), [normal(3, 4)]),
+    Case("expand", lambda lib, a: a.expand(2, 3, 4), [normal(3, 1)]),
+    Case("cat", lambda lib, a, b: lib.cat([a, b], 1), [normal(3, 4), normal(3, 2)]),
+    Case("stack", lambda lib, a, b: lib.stack([a, b], -1), [normal(3, 4), normal(3, 4)]),
+    Case("split", lambda lib, a: lib.split(a, 2, 1), [normal(3, 5)]),
+    Case("split sizes", lambda lib, a: a.split([1, 3, 1], 1), [normal(3, 5)]),
+    Case("chunk", lambda lib, a: a.chunk(3, 1), [normal(3, 5)]),
+    Case("tril", lambda lib, a: lib.tril(a), [normal(2, 4, 4)]),
+    Case("tril diagonal", lambda lib, a: a.tril(-1), [normal(3, 4)]),
+    # ops/indexing
+    Case("getitem int", lambda lib, a: a[1], [normal(3, 4)]),
+    Case("getitem slices", lambda lib, a: a[1:, ::2, None], [normal(3, 4)]),
+    Case("getitem ellipsis", lambda lib, a: a[..., -1], [normal(3, 4, 2)]),
+    Case("getitem 0-d", lambda lib, a: a[1, 2], [normal(3, 4)]),
+    Case("getitem indices", lambda lib, a, i: a[i], [normal(3, 4), integers(3, 5)]),
+    Case("getitem pairs", lambda lib, a, i, j: a[i, j], [normal(3, 4), integers(3, 5), integers(4, 5)]),
+    Case("getitem mask", lambda lib, a: a[a.detach() > 0], [spread(3, 4)]),
+    Case("setitem", lambda lib, a, b: _set(a * 1, (slice(None), 1), b), [normal(3, 4), normal(3)]),
+    Case("setitem number", lambda lib, a: _set(a * 1, (1,), 2.0), [normal(3, 4)]),
+    Case("gather", lambda lib, a, i: a.gather(1, i), [normal(3, 4), integers(4, 3, 6)]),
+    Case("gather axis 0", lambda lib, a, i: lib.gather(a, 0, i), [normal(3, 4), integers(3, 2, 3)]),
+    Case("index_select", lambda lib, a, i: lib.index_select(a, 1, i), [normal(3, 4), integers(4, 6)]),
+    Case("masked_fill", lambda lib, a, m: a.masked_fill(m, -2.0), [normal(3, 4), mask(3, 4)]),
+    # ops/matmul
+    Case("matmul", lambda lib, a, b: a @ b, [normal(3, 4), normal(4, 2)]),
+    Case("matmul vectors", lambda lib, a, b: a @ b, [normal(4), normal(4)]),
+    Case("matmul matrix vector", lambda lib, a, b: a @ b, [normal(3, 4), normal(4)]),
+    Case("matmul vector matrix", lambda lib, a, b: a @ b, [normal(4), normal(4, 3)]),
+    Case("matmul stacks", lambda lib, a, b: lib.matmul(a, b), [normal(2, 1, 3, 4), normal(5, 4, 2)]),
+    # in place, on values that the graph knows
+    Case("add_", lambda lib, a, b: (a * 1).add_(b), [normal(3, 4), normal(4)]),
+    Case("sub_", lambda lib, a, b: (a * 1).sub_(b, alpha=2), [normal(3, 4), normal(4)]),
+    Case("mul_", lambda lib, a, b: (a * 1).mul_(b), [normal(3, 4), normal(4)]),
+    Case("div_", lambda lib, a, b: (a * 1).div_(b), [normal(3, 4), positive(4)]),
+    Case("fill_", lambda lib, a, b: (a * 1).fill_(b), [normal(3, 4), normal()]),
+    Case("copy_", lambda lib, a, b: (a * 1).copy_(b), [normal(3, 4), normal(4)]),
+    # the rooms of nn
+    Case("linear", lambda lib, x, w, b: lib.nn.functional.linear(x, w, b), [normal(5, 4), normal(3, 4), normal(3)]),
+    Case("linear no bias", lambda lib, x, w: lib.nn.functional.linear(x, w), [normal(5, 4), normal(3, 4)]),
+    Case("linear 1-d", lambda lib, x, w, b: lib.nn.functional.linear(x, w, b), [normal(4), normal(3, 4), normal(3)]),
+    Case("linear 3-d", lambda lib, x, w, b: lib.nn.functional.linear(x, w, b), [normal(2, 5, 4), normal(3, 4), normal(3)]),
+    _norm("(6, 5)", (6, 5), (5,)),
+    _norm("square", (5, 5), (5,)),
+    _norm("(2, 3, 4) over 4", (2, 3, 4), (4,)),
+    _norm("(2, 3, 4) over (3, 4)", (2, 3, 4), (3, 4)),
+    _norm("eps 0.3", (6, 5), (5,), 0.3),
+    _norm("one row", (5,), (5,)),
+    _norm("D = 2", (4, 2), (2,), 0.3),
+    Case("layer_norm plain", lambda lib, x: lib.nn.functional.layer_norm(x, (5,)), [normal(6, 5)]),
+    Case("layer_norm no bias", lambda lib, x, w: lib.nn.functional.layer_norm(x, (5,), w), [normal(6, 5), normal(5)]),
+    Case("layer_norm no weight", lambda lib, x, b: lib.nn.functional.layer_norm(x, (5,), None, b), [normal(6, 5), normal(5)]),
+    _batch("(6, 5)", (6, 5)),
+    _batch("square", (5, 5)),
+    _batch("(4, 3, 5)", (4, 3, 5)),
+    _batch("(1, 3, 5)", (1, 3, 5)),
+    _batch("(6, 3, 1)", (6, 3, 1)),
+    _batch("eps 0.3", (6, 5), 0.3),
+    Case("batch_norm plain", lambda lib, x: lib.nn.functional.batch_norm(x, None, None, training=True), [normal(6, 5)]),
+    _batch_eval("(6, 5)", (6, 5)),
+    _batch_eval("(4, 3, 5)", (4, 3, 5)),
+    Case("cross_entropy", lambda lib, x, t: lib.nn.functional.cross_entropy(x, t), [normal(6, 5), integers(5, 6)]),
+    Case("cross_entropy sum", lambda lib, x, t: lib.nn.functional.cross_entropy(x, t, reduction="sum"), [normal(6, 5), integers(5, 6)]),
+    Case("cross_entropy none", lambda lib, x, t: lib.nn.functional.cross_entropy(x, t, reduction="none"), [normal(6, 5), integers(5, 6)]),
+    Case(
+        "cross_entropy weight ignore",
+        lambda lib, x, t, w: lib.nn.functional.cross_entropy(x, t, weight=w.detach(), ignore_index=1),
+        [normal(6, 5), integers(5, 6), positive(5)],
+    ),
+    Case("cross_entropy smoothing", lambda lib, x, t: lib.nn.functional.cross_entropy(x, t, label_smoothing=0.2), [normal(6, 5), integers(5, 6)]),
+    Case("cross_entropy (N, C, d)", lambda lib, x, t: lib.nn.functional.cross_entropy(x, t), [normal(4, 3, 2), integers(3, 4, 2)]),
+    Case("cross_entropy probabilities", lambda lib, x, p: lib.nn.functional.cross_entropy(x, p), [normal(6, 5), probabilities(6, 5)]),
+    Case("nll_loss", lambda lib, x, t: lib.nn.functional.nll_loss(x, t), [normal(6, 5), integers(5, 6)]),
+    Case("mse_loss", lambda lib, x, y: lib.nn.functional.mse_loss(x, y), [normal(6, 5), normal(6, 5)]),
+]
+
+
+def _set(target: Any, key: Any, value: Any) -> Any:
+    target[key] = value
+    return target
+
+
+def compare_arrays(ours: Array, theirs: Array) -> float:
+    """The largest difference relative to the largest value, NaN and infinity in the same places counting as equal.
+
+    Raises:
+        AssertionError: another shape or element type, or NaN and infinity in other places.
+
+    Example:
+        >>> import numpy as np
+        >>> compare_arrays(np.array([1.0, 2.0]), np.array([1.0, 2.5]))
+        0.2
+    """
+    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+        raise AssertionError(f"shape and type {ours.shape} {ours.dtype}; expected {theirs.shape} {theirs.dtype}")
+    if not ours.size:
+        return 0.0
+    finite = np.isfinite(theirs)
+    if not np.array_equal(ours[~finite], theirs[~finite], equal_nan=True) or not np.array_equal(np.isfinite(ours), finite):
+        raise AssertionError("NaN or infinity in other places")
+    if not finite.any():
+        return 0.0
+    scale = np.abs(theirs[finite]).max()
+    worst = np.abs(ours[finite].astype(np.float64) - theirs[finite].astype(np.float64)).max()
+    return float(worst / scale) if scale else float(worst)

@@ -1,0 +1,234 @@
+"""The source document's example, whole: a two-layer perceptron with a norm between, trained and reported line by line.
+
+`train()` is what `tinygrad-norm train` and the notebooks call. As it stands it is the document's script: 100 random points of 10
+features, coin-flip labels, ten full-batch steps of SGD; with seed 0 the ten lines are torch's, to the character.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from . import creation as tg
+from . import nn, optim
+from .data import DataLoader, TensorDataset, load_digits
+from .dtype import as_dtype
+from .random import manual_seed
+from .tensor import Tensor, no_grad
+
+NORMS = ("layer", "batch", "none")
+OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")
+DATA = ("random", "digits")
+
+
+class MLP(nn.Module):
+    """fc1 → norm1 → ReLU → fc2, the document's network; the norm may also be BatchNorm1d or nothing."""
+
+    def __init__(self, input_size: int, hidden_size: int, output_size: int, norm: str = "layer", dtype: Any = None) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(input_size, hidden_size, dtype=dtype)
+        if norm == "layer":
+            self.norm1: nn.Module = nn.LayerNorm(hidden_size, dtype=dtype)
+        elif norm == "batch":
+            self.norm1 = nn.BatchNorm1d(hidden_size, dtype=dtype)
+        else:
+            self.norm1 = nn.Identity()
+        self.fc2 = nn.Linear(hidden_size, output_size, dtype=dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, input_size) to logits (N, output_size)."""
+        x = self.fc1(x)
+        x = self.norm1(x)
+        x = nn.functional.relu(x)
+        return self.fc2(x)  # type: ignore[no-any-return]
+
+
+class Epoch(NamedTuple):
+    """What one epoch gave: mean loss and accuracy on the training data, and accuracy on the held-out part where there is one."""
+
+    number: int
+    loss: float
+    accuracy: float
+    held_out: float | None
+
+    def line(self, epochs: int) -> str:
+        """As the document prints it."""
+        text = f"Epoch [{self.number}/{epochs}], Loss: {self.loss:.4f}, Accuracy: {self.accuracy * 100:.2f}%"
+        return text if self.held_out is None else f"{text}, Held-out accuracy: {self.held_out * 100:.2f}%"
+
+
+class Result(NamedTuple):
+    """The trained model, its optimizer, and the epochs."""
+
+    model: MLP
+    optimizer: optim.Optimizer
+    history: list[Epoch]
+
+
+def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
+
+
+def _positive(name: str, value: Any, kind: type[int] | type[float] = int) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, kind)):
+        raise TypeError(f"{name} must be {'an integer' if kind is int else 'a number'}; got {type(value).__name__}")
+    if not value > 0 or not math.isfinite(value):
+        raise ValueError(f"{name} must be positive and finite; got {value}")
+
+
+def make_data(name: str, dtype: Any, seed: int) -> tuple[TensorDataset, TensorDataset | None, int, int]:
+    """The training set, the held-out set or None, the number of features and of classes."""
+    if name == "digits":
+        train_set, test_set = load_digits(seed=seed)
+        features, labels = train_set.tensors
+        held = TensorDataset(test_set.tensors[0].to(dtype), test_set.tensors[1])
+        return TensorDataset(features.to(dtype), labels), held, features.size(1), 10
+    x_train = tg.randn((100, 10), dtype=dtype)
+    y_train = tg.randint(0, 2, (100,))
+    return TensorDataset(x_train, y_train), None, 10, 2
+
+
+def make_optimizer(name: str, parameters: Iterable[Tensor], lr: float) -> optim.Optimizer:
+    """The optimizer of that name: momentum is SGD with momentum 0.9."""
+    if name in ("sgd", "momentum"):
+        return optim.SGD(parameters, lr=lr, momentum=0.9 if name == "momentum" else 0.0)
+    return (optim.Adam if name == "adam" else optim.AdamW)(parameters, lr=lr)
+
+
+def accuracy_of(model: nn.Module, dataset: TensorDataset) -> float:
+    """The share of the samples whose largest logit is their label's, in eval mode."""
+    x, y = dataset.tensors
+    was_training = model.training
+    model.eval()
+    with no_grad():
+        predicted = model(x).argmax(1)
+    model.train(was_training)
+    return int((predicted == y).sum().item()) / len(y)
+
+
+def train(
+    *,
+    data: str = "random",
+    norm: str = "layer",
+    optimizer: str = "sgd",
+    epochs: int = 10,
+    lr: float = 0.01,
+    hidden: int = 20,
+    batch_size: int | None = None,
+    dtype: Any = "float32",
+    seed: int = 0,
+    report: Callable[[str], Any] | None = print,
+    progress: bool | None = None,
+) -> Result:
+    """Trains the document's network and reports every epoch.
+
+    Args:
+        data: "random", the document's, or "digits": scikit-learn's 1797 hand-written digits, a fifth held out.
+        norm: "layer", "batch" or "none".
+        optimizer: "sgd", "momentum", "adam" or "adamw".
+        epochs: passes over the data.
+        lr: the learning rate.
+        hidden: the width of the hidden layer.
+        batch_size: samples a step, drawn anew each epoch; all of them, in order, if None.
+        dtype: "float32" or "float64".
+        seed: of the data, the initialisation and the batches.
+        report: called with each epoch's line; None for silence.
+        progress: a progress bar; by default on a terminal, for runs of more than 2000 steps.
+    Returns:
+        The model, the optimizer and the epochs' figures.
+    Raises:
+        ValueError, TypeError: an argument out of its range.
+
+    Example:
+        >>> from tinygrad_norm.train import train
+        >>> result = train(epochs=2)
+        Epoch [1/2], Loss: 0.7147, Accuracy: 50.00%
+        Epoch [2/2], Loss: 0.7137, Accuracy: 50.00%
+    """
+    _choice("data", data, DATA)
+    _choice("norm", norm, NORMS)
+    _choice("optimizer", optimizer, OPTIMIZERS)
+    _positive("epochs", epochs)
+    _positive("hidden", hidden)
+    _positive("lr", lr, float)
+    if batch_size is not None:
+        _positive("batch_size", batch_size)
+    kind = as_dtype(dtype)
+    if not kind.is_floating_point:
+        raise ValueError(f"dtype must be float32 or float64; got {dtype!r}")
+    manual_seed(seed)
+    train_set, held_out, features, classes = make_data(data, kind, seed)
+    if norm == "batch" and batch_size is not None and (batch_size == 1 or len(train_set) % batch_size == 1):
+        raise ValueError(f"batch_size {batch_size} leaves a batch of one of the {len(train_set)} samples, which BatchNorm1d cannot train on: choose another")
+
+    model = MLP(features, hidden, classes, norm, dtype=kind)
+    criterion = nn.CrossEntropyLoss()
+    step = make_optimizer(optimizer, model.parameters(), lr)
+    x_train, y_train = train_set.tensors
+    loader = None if batch_size is None else DataLoader(train_set, batch_size=batch_size, shuffle=True)
+    steps = epochs * (1 if loader is None else len(loader))
+    history: list[Epoch] = []
+    for epoch in _with_progress(range(1, epochs + 1), steps > 2000 if progress is None else progress, progress is None):
+        loss_sum, correct = 0.0, 0
+        for x, y in ((x_train, y_train),) if loader is None else loader:
+            outputs = model(x)
+            loss = criterion(outputs, y)
+            step.zero_grad()
+            loss.backward()
+            step.step()
+            _, predicted = tg_max(outputs)
+            correct += int((predicted == y).sum().item())
+            loss_sum += loss.item() * len(y)
+        figures = Epoch(epoch, loss_sum / len(train_set), correct / len(train_set), None if held_out is None else accuracy_of(model, held_out))
+        history.append(figures)
+        if report is not None:
+            report(figures.line(epochs))
+    return Result(model, step, history)
+
+
+def tg_max(outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest logit of each row and where it stands, outside of the graph, as the document writes it."""
+    return outputs.data.max(1)  # type: ignore[no-any-return]
+
+
+def _with_progress(epochs: range, wanted: bool, only_on_terminal: bool) -> Iterator[int]:
+    if wanted and not (only_on_terminal and not sys.stderr.isatty()):
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            return iter(epochs)
+        return iter(tqdm(epochs, unit="epoch", file=sys.stderr))
+    return iter(epochs)
+
+
+def plot_history(history: list[Epoch], path: str | Path) -> None:
+    """Loss and accuracy over the epochs, as a picture.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError('plotting needs matplotlib: pip install "tinygrad_norm[plot]"') from None
+    numbers = [e.number for e in history]
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    left.plot(numbers, [e.loss for e in history], color="#0072B2", marker="o" if len(numbers) < 40 else None)
+    left.set(xlabel="epoch", ylabel="loss (cross-entropy, nats)", title="training loss")
+    right.plot(numbers, [100 * e.accuracy for e in history], color="#0072B2", marker="o" if len(numbers) < 40 else None, label="training")
+    if history[0].held_out is not None:
+        right.plot(numbers, [100 * (e.held_out or 0) for e in history], color="#D55E00", ls="--", marker="s" if len(numbers) < 40 else None, label="held out")
+    right.legend()
+    right.set(xlabel="epoch", ylabel="accuracy (%)", title="accuracy")
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+        if len(numbers) < 20:
+            axes.set_xticks(numbers)
+    figure.savefig(path, dpi=120)
