@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from . import dtype as dtypes
 from . import random as stream
-from .dtype import Size
-from .ops.elementwise import check_tensor, copy_
+from .dtype import Size, as_dtype, float32, from_numpy_dtype, int64
+from .dtype import dtype as dtype_class
+from .ops.elementwise import check_tensor, copy_, fitted, quiet
 from .random import Generator
 from .tensor import Tensor
 
@@ -27,9 +27,13 @@ def _finish(array: Array, requires_grad: bool) -> Tensor:
 
 def _shape(size: tuple[Any, ...], op: str) -> tuple[int, ...]:
     """zeros(2, 3) and zeros((2, 3)) alike."""
+    if not size:
+        raise TypeError(f"{op}: size is missing: {op}(2, 3), or {op}(()) for a 0-d tensor")
     if len(size) == 1 and isinstance(size[0], Sequence) and not isinstance(size[0], str):
         size = tuple(size[0])
     try:
+        if any(isinstance(n, bool) for n in size):
+            raise TypeError
         shape = tuple(Size(size))
     except TypeError:
         raise TypeError(f"{op}: the lengths of the axes must be integers; got {size}") from None
@@ -38,52 +42,57 @@ def _shape(size: tuple[Any, ...], op: str) -> tuple[int, ...]:
     return shape
 
 
-def _kind(dtype: Any, default: dtypes.dtype = dtypes.float32) -> Any:
-    return (default if dtype is None else dtypes.as_dtype(dtype)).numpy
+def _kind(dtype: Any, default: dtype_class = float32) -> Any:
+    return (default if dtype is None else as_dtype(dtype)).numpy
 
 
 # -- From data -----------------------------------------------------------------------------------------------------------------------
 
 
-def _array_from(data: Any) -> Array:
-    """Nested lists of numbers, arrays or one-element Tensors as one array, in torch's element type for them."""
+def _array_from(data: Any, dtype: Any = None) -> Array:
+    """Nested lists of numbers, arrays or one-element Tensors as one array, in `dtype` or in torch's element type for them."""
     if isinstance(data, Tensor):
-        return data._data
-    if isinstance(data, (np.ndarray, np.generic)):
-        return np.asarray(data)
-    if isinstance(data, (bool, int, float)):
-        return np.asarray(data, dtypes.as_dtype(type(data)).numpy)
-    if not isinstance(data, (Sequence, range)) or isinstance(data, (str, bytes)):
+        array = data._data
+    elif isinstance(data, (np.ndarray, np.generic)):
+        array = np.asarray(data)
+    else:
         if hasattr(data, "__array__"):
-            return np.asarray(data)
-        raise TypeError(f"tensor: expected numbers, nested lists of them, or an array; got {type(data).__name__}")
-    plain, kinds = _plain(data, set())
+            return _array_from(np.asarray(data), dtype)
+        kinds: set[dtype_class] = set()
+        plain = _plain(data, kinds)
+        best = max(kinds, key=lambda k: k.rank, default=float32) if dtype is None else as_dtype(dtype)
+        return _convert(np.array, plain, best.numpy)
+    kind = from_numpy_dtype(array.dtype) if dtype is None else as_dtype(dtype)
+    return array if array.dtype == kind.numpy else _convert(array.astype, kind.numpy)
+
+
+def _convert(function: Any, *args: Any) -> Array:
+    """NumPy's errors for lists and numbers that do not fit, in words."""
     try:
-        array = np.array(plain)
-    except ValueError:
-        raise ValueError(f"tensor: expected sequences of one length along each axis; got {_ragged(plain)}") from None
+        out: Array = quiet.run(function, *args)
     except OverflowError:
-        raise RuntimeError("tensor: an integer is too large for int64") from None
-    if array.dtype.kind == "O":
-        raise TypeError("tensor: expected numbers in nested lists of equal lengths; got other objects, or an integer too large for int64")
-    if not array.size and not kinds:
-        return array.astype(np.float32)
-    best = max((k if isinstance(k, dtypes.dtype) else dtypes.as_dtype(k) for k in kinds), key=lambda k: k.rank)
-    return array.astype(best.numpy)
+        raise RuntimeError("tensor: a number is too large for int64; as floating point: tensor(..., dtype=float64)") from None
+    except ValueError as error:
+        if "NaN" in str(error):
+            raise RuntimeError("tensor: NaN cannot be converted to int64 without overflow") from None
+        raise ValueError(f"tensor: expected sequences of one length along each axis; got {_ragged(args[0])}") from None
+    except TypeError:
+        raise ValueError("tensor: expected nested lists of one depth everywhere; got numbers beside lists") from None
+    return out
 
 
-def _plain(data: Any, kinds: set[Any]) -> tuple[Any, set[Any]]:
-    """The lists with Tensors and arrays turned into numbers, and which element types were met."""
+def _plain(data: Any, kinds: set[dtype_class]) -> Any:
+    """The lists with Tensors and arrays in them turned into numbers; notes which element types were met."""
     if isinstance(data, (Tensor, np.ndarray, np.generic)):
         array = _array_from(data)
-        kinds.add(dtypes.from_numpy_dtype(array.dtype))
-        return array.tolist(), kinds
-    if isinstance(data, (Sequence, range)) and not isinstance(data, (str, bytes)):
-        return [_plain(item, kinds)[0] for item in data], kinds
+        kinds.add(from_numpy_dtype(array.dtype))
+        return array.tolist()
+    if isinstance(data, (list, tuple, range)):
+        return [_plain(item, kinds) for item in data]
     if not isinstance(data, (bool, int, float)):
-        raise TypeError(f"tensor: expected numbers or nested lists of them; got a {type(data).__name__} among them")
-    kinds.add(type(data))
-    return data, kinds
+        raise TypeError(f"tensor: expected numbers, nested lists of them, or an array; got a {type(data).__name__}")
+    kinds.add(as_dtype(type(data)))
+    return data
 
 
 def _ragged(data: Any) -> str:
@@ -110,10 +119,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
                 [3., 4.]])
     """
     _check_device(device)
-    array = _array_from(data)
-    if dtype is None:
-        dtypes.from_numpy_dtype(array.dtype)
-    return _finish(np.array(array, _kind(dtype) if dtype is not None else None, order="C"), requires_grad)
+    return _finish(np.array(_array_from(data, dtype), order="C"), requires_grad)
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
@@ -121,9 +127,7 @@ def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
     _check_device(device)
     if isinstance(data, Tensor):
         return data if dtype is None else data.to(dtype)
-    array = _array_from(data)
-    kind = dtypes.from_numpy_dtype(array.dtype) if dtype is None else dtypes.as_dtype(dtype)
-    return Tensor(np.asarray(array, kind.numpy).view())
+    return Tensor(_array_from(data, dtype).view(np.ndarray))
 
 
 def from_numpy(ndarray: Array) -> Tensor:
@@ -134,8 +138,8 @@ def from_numpy(ndarray: Array) -> Tensor:
     """
     if not isinstance(ndarray, np.ndarray):
         raise TypeError(f"expected np.ndarray (got {type(ndarray).__name__})")
-    dtypes.from_numpy_dtype(ndarray.dtype)
-    return Tensor(np.asarray(ndarray).view())
+    from_numpy_dtype(ndarray.dtype)
+    return Tensor(ndarray.view(np.ndarray))
 
 
 def _check_device(device: Any) -> None:
@@ -170,7 +174,10 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
     value = fill_value.item() if isinstance(fill_value, (Tensor, np.generic)) else fill_value
     if not isinstance(value, (bool, int, float)):
         raise TypeError(f"full: fill_value must be a number; got {type(fill_value).__name__}")
-    return _finish(np.full(_shape((size,) if isinstance(size, int) else tuple(size), "full"), value, _kind(dtype, dtypes.as_dtype(type(value)))), requires_grad)
+    if not isinstance(size, Sequence):
+        raise TypeError(f"full: size must be a tuple or list of lengths, as in full((2, 3), 1.0); got {size!r}")
+    kind = _kind(dtype, as_dtype(type(value)))
+    return _finish(np.full(_shape((size,), "full"), fitted("full", value, kind)), requires_grad)
 
 
 def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -198,8 +205,11 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
     if (end - start) / step < 0:
         raise RuntimeError(f"upper bound and lower bound inconsistent with step sign: from {start} to {end} by {step}")
     whole = all(isinstance(v, int) for v in (start, end, step))
-    count = -(-(end - start) // step) if whole else math.ceil((end - start) / step)
-    return _finish((start + np.arange(int(count)) * step).astype(_kind(dtype, dtypes.int64 if whole else dtypes.float32)), requires_grad)
+    kind = _kind(dtype, int64 if whole else float32)
+    if kind.kind == "i":
+        start, end, step = (int(fitted("arange", v, kind)) for v in (start, end, step))
+    count = -(-(end - start) // step) if kind.kind == "i" else math.ceil((end - start) / step)
+    return _finish((start + np.arange(int(count)) * step).astype(kind), requires_grad)
 
 
 def _like(input: Tensor, dtype: Any, op: str) -> tuple[tuple[int, ...], Any]:
@@ -262,15 +272,15 @@ def randn(
     return _finish(_stream(generator).normal(_shape(size, "randn"), dtype=_float_kind(dtype, "randn")), requires_grad)
 
 
-def _float_kind(dtype: Any, op: str, default: dtypes.dtype = dtypes.float32) -> Any:
+def _float_kind(dtype: Any, op: str, default: dtype_class = float32) -> Any:
     kind = _kind(dtype, default)
     if kind.kind != "f":
-        raise RuntimeError(f"{op}: the values are real numbers, so dtype must be float32 or float64; got {dtypes.from_numpy_dtype(kind)}")
+        raise RuntimeError(f"{op}: the values are real numbers, so dtype must be float32 or float64; got {from_numpy_dtype(kind)}")
     return kind
 
 
 def randint(
-    low: int,
+    low: Any,
     high: Any = None,
     size: Any = None,
     *,
@@ -293,7 +303,7 @@ def randint(
     for v in (low, high):
         if isinstance(v, bool) or not isinstance(v, int):
             raise TypeError(f"randint: low and high must be integers; got {type(v).__name__}")
-    return _finish(_stream(generator).integers(low, high, _shape((size,), "randint"), dtype=_kind(dtype, dtypes.int64)), requires_grad)
+    return _finish(_stream(generator).integers(low, high, _shape((size,), "randint"), dtype=_kind(dtype, int64)), requires_grad)
 
 
 def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, device: Any = None) -> Tensor:
@@ -303,7 +313,7 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, d
         raise TypeError(f"randperm: n must be an integer; got {type(n).__name__}")
     if n < 0:
         raise RuntimeError(f"n must be non-negative, got{n}")
-    return Tensor(_stream(generator).permutation(int(n)).astype(_kind(dtype, dtypes.int64), copy=False))
+    return Tensor(_stream(generator).permutation(int(n)).astype(_kind(dtype, int64), copy=False))
 
 
 def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, requires_grad: bool = False) -> Tensor:

@@ -25,12 +25,13 @@ class dtype:  # noqa: N801  torch's name
         (torch.float32, 8, False)
     """
 
-    __slots__ = ("is_floating_point", "itemsize", "name", "numpy", "rank")
+    __slots__ = ("category", "is_floating_point", "itemsize", "name", "numpy", "rank")
 
     def __init__(self, name: str, rank: int) -> None:
         self.name = name
         self.numpy = np.dtype(name)
         self.rank = rank  # bool < int64 < float32 < float64, the order of promotion
+        self.category = "bif".index(self.numpy.kind)  # bool < integer < floating point
         self.is_floating_point = self.numpy.kind == "f"
         self.itemsize = self.numpy.itemsize
 
@@ -47,6 +48,7 @@ float32 = dtype("float32", 2)
 float64 = dtype("float64", 3)
 
 _BY_NUMPY = {d.numpy: d for d in (bool_, int64, float32, float64)}
+SUPPORTED = frozenset(np.dtype(c).num for c in "?lqfd" if np.dtype(c) in _BY_NUMPY)  # by number: the quickest question to an array
 _PYTHON_TYPES: dict[Any, dtype] = {bool: bool_, int: int64, float: float32}
 
 

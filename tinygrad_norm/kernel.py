@@ -38,6 +38,7 @@ import numpy as np
 __all__ = ["Device", "Kernel", "chunks", "device", "get_backend", "get_num_threads", "kernel", "prange", "ready", "set_backend", "set_num_threads"]
 
 FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
+BARE = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # of helpers: nobody but a kernel calls them
 T = TypeVar("T", bound=Callable[..., Any])
 prange = range  # numba's own is put in its place when a kernel is compiled
 
@@ -179,7 +180,7 @@ def _compile(function: Callable[..., Any], *, parallel: bool, fastmath: set[str]
             helper = names[used]
             helpers += f".{_fingerprint(helper.function):x}"
             if helper.compiled is None:
-                helper.compiled = _compile(helper.function, parallel=False, fastmath={"contract", "nsz", "arcp"}, cached=False)
+                helper.compiled = _compile(helper.function, parallel=False, fastmath={"contract", "nsz", "arcp"}, cached=False, **BARE)
             names[used] = helper.compiled
     copy = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__)  # type: ignore[attr-defined]
     # The cache knows a kernel by its name and its own file's time: what it calls, which may stand in another file, goes into the name.

@@ -20,6 +20,7 @@ class TensorMethods:
     """What a Tensor can do, by file."""
 
     __slots__ = ()
+    __hash__ = object.__hash__  # == compares elements, so identity must be said
 
     # ops/elementwise
     add = __add__ = __radd__ = elementwise.add
@@ -49,8 +50,10 @@ class TensorMethods:
     double = elementwise.double
     long = elementwise.long
     bool = elementwise.bool_
-    eq = __eq__ = elementwise.eq  # type: ignore[assignment]
-    ne = __ne__ = elementwise.ne  # type: ignore[assignment]
+    eq = elementwise.eq
+    ne = elementwise.ne
+    __eq__ = elementwise.equals
+    __ne__ = elementwise.differs
     lt = __lt__ = elementwise.lt
     le = __le__ = elementwise.le
     gt = __gt__ = elementwise.gt
@@ -136,5 +139,5 @@ class TensorMethods:
 def install() -> None:
     """Copies the table to Tensor."""
     for name, value in vars(TensorMethods).items():
-        if name not in ("__module__", "__doc__", "__slots__", "__dict__", "__weakref__", "__hash__", "__qualname__", "__firstlineno__", "__static_attributes__"):
+        if callable(value) or isinstance(value, property):
             setattr(Tensor, name, value)

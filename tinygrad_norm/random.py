@@ -13,9 +13,10 @@ Everything here speaks arrays; tensors are built on top.
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
-import secrets
+import os
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any, SupportsInt
@@ -217,10 +218,20 @@ class Generator:
             raise RuntimeError(f"Generator: device must be 'cpu'; got {device!r}")
         self.device = "cpu"
         self._lock = threading.Lock()
-        self._bits = np.random.MT19937(0)  # the seed is replaced by manual_seed; 0 spares the entropy pool
-        self._engine = np.random.RandomState(self._bits)
         self._next_normal: float | None = None  # torch keeps one, in double, for every dtype
         self.manual_seed(_DEFAULT_SEED)
+
+    # -- the engine, made at the first draw: numpy.random is a third of what importing the package would take
+
+    @functools.cached_property
+    def _bits(self) -> np.random.MT19937:
+        bits = np.random.MT19937(0)  # 0 spares the entropy pool; the next line seeds it
+        np.random.RandomState(bits).seed(self._initial_seed % 2**32)
+        return bits
+
+    @functools.cached_property
+    def _engine(self) -> np.random.RandomState:
+        return np.random.RandomState(self._bits)
 
     # -- seed and state
 
@@ -244,7 +255,8 @@ class Generator:
             raise ValueError(f"manual_seed: seed must be in [-2**63, 2**64); got {value}")
         with self._lock:
             self._initial_seed = value % 2**64
-            self._engine.seed(value % 2**32)
+            if "_bits" in self.__dict__:
+                self._engine.seed(value % 2**32)
             self._next_normal = None
         return self
 
@@ -263,7 +275,7 @@ class Generator:
         >>> g.seed() == g.initial_seed()
         True
         """
-        value = secrets.randbits(64)
+        value = int.from_bytes(os.urandom(8), "little")
         self.manual_seed(value)
         return value
 

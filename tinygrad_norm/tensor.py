@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import heapq
+import inspect
 import itertools
 import threading
 import warnings
@@ -27,8 +28,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
-from . import dtype as dtypes
-from .dtype import Size, dtype
+from .dtype import SUPPORTED, Size, dtype, from_numpy_dtype
 from .printing import tensor_repr
 
 if TYPE_CHECKING:
@@ -55,6 +55,11 @@ _mode = _Mode()
 class _GradMode:
     """Context manager and decorator: ops inside are recorded or not, in this thread, whatever stood before."""
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        if args and callable(args[0]):
+            return cls()(args[0])  # type: ignore[call-arg]  # @no_grad is @no_grad()
+        return super().__new__(cls)
+
     def __init__(self, grad: bool, inference: bool | None = None) -> None:
         self._wanted = grad, inference
         self._before: list[tuple[bool, bool]] = []
@@ -70,6 +75,11 @@ class _GradMode:
         _mode.grad, _mode.inference = self._before.pop()
 
     def __call__(self, function: F) -> F:
+        if inspect.isgeneratorfunction(function):
+            raise TypeError(
+                f"{type(self).__name__} cannot decorate the generator function {function.__name__}: its body runs after the call has returned. "
+                f"Write `with {type(self).__name__}(...):` inside, around parts without a yield"
+            )
         wanted = self._wanted
 
         @functools.wraps(function)
@@ -91,9 +101,6 @@ class no_grad(_GradMode):  # noqa: N801  torch's name
         False
     """
 
-    def __new__(cls, function: Callable[..., Any] | None = None) -> Any:
-        return super().__new__(cls) if function is None else cls()(function)  # @no_grad is @no_grad()
-
     def __init__(self) -> None:
         super().__init__(False)
 
@@ -110,11 +117,10 @@ class set_grad_enabled(_GradMode):  # noqa: N801
 
     def __init__(self, mode: bool) -> None:
         super().__init__(bool(mode))
-        self._before.append((_mode.grad, _mode.inference))
-        _mode.grad = bool(mode)
+        super().__enter__()
 
     def __enter__(self) -> None:
-        _mode.grad = self._wanted[0]
+        _mode.grad = self._wanted[0]  # what stood before was noted at the call
 
     def __call__(self, function: F) -> F:
         self.__exit__()  # a decorated function is told when it is called, not where it is defined
@@ -125,7 +131,7 @@ class inference_mode(_GradMode):  # noqa: N801
     """Like no_grad, and the Tensors made inside can never take part in a graph: they carry no version counter."""
 
     def __init__(self, mode: bool = True) -> None:
-        super().__init__(not mode and _mode.grad, mode)
+        super().__init__(not mode, bool(mode))
 
 
 def is_grad_enabled() -> bool:
@@ -150,35 +156,33 @@ class Tensor(TensorMethods):
         tensor(6.)
     """
 
-    # What a new Tensor has. It sets only what differs: most of them live for microseconds, and making one is a good part of a small op.
-    _requires_grad = False
-    _edge: tuple[Function, int] | None = None  # the node that made it, and which of its outputs it is
-    _grad: Tensor | None = None
-    _base: tuple[Tensor, int] | None = None  # a view's base, and the count of recorded writes when it was taken
-    _hooks: dict[int, Callable[[Tensor], Tensor | None]] | None = None
+    __slots__ = ("__weakref__", "_base", "_counter", "_data", "_edge", "_grad", "_hooks", "_requires_grad")
     __array_priority__ = 1000  # ndarray + Tensor asks Tensor.__radd__
-    __hash__ = object.__hash__  # == compares elements, so identity must be said
 
     def __init__(self, data: Array, requires_grad: bool = False) -> None:
         if type(data) is not np.ndarray:
             raise TypeError(f"Tensor(...) wraps a NumPy array as it is; got {type(data).__name__}: use tensor(...) for lists, numbers and copies")
+        if data.dtype.num not in SUPPORTED:
+            from_numpy_dtype(data.dtype)  # raises
         self._data = data
-        # Shared by all views of one memory: how often it was written, and how often that was recorded. Inference tensors have none.
-        self._counter: list[int] | None = None if _mode.inference else [0, 0]
-        if requires_grad:
-            self._requires_grad = True
+        self._requires_grad = requires_grad
+        self._edge: tuple[Function, int] | None = None  # the node that made it, and which of its outputs it is
+        self._grad: Tensor | None = None
+        self._counter: list[int] | None = None if _mode.inference else [0]  # how often the memory was written; all its views share it
+        self._base: tuple[Tensor, Edge] | None = None  # a view's base, and where that stood in the graph when the view was taken
+        self._hooks: dict[int, Callable[[Tensor], Tensor | None]] | None = None
 
     # What it holds
 
     @property
     def shape(self) -> Size:
         """The lengths of its axes."""
-        return Size(self._data.shape)
+        return tuple.__new__(Size, self._data.shape)
 
     @property
     def dtype(self) -> dtype:
         """The type of its elements."""
-        return dtypes.from_numpy_dtype(self._data.dtype)
+        return from_numpy_dtype(self._data.dtype)
 
     @property
     def ndim(self) -> int:
@@ -292,28 +296,32 @@ class Tensor(TensorMethods):
         """
         if not self._requires_grad:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
+        _fresh(self, "register_hook")
         if self._edge is None:
             if self._hooks is None:
                 self._hooks = {}
             return RemovableHandle(self._hooks, hook)
         node, index = self._edge
-        return RemovableHandle(node.hooks.setdefault(index, {}), hook)
+        if node._hooks is None:
+            node._hooks = {}
+        return RemovableHandle(node._hooks.setdefault(index, {}), hook)
 
     def retain_grad(self) -> None:
         """Lets backward() fill .grad of this Tensor although it is not a leaf."""
         if not self._requires_grad:
             raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
+        _fresh(self, "retain_grad")
         if self._edge is not None:
             node, index = self._edge
-            node.retained[index] = weakref.ref(self)
+            if node._retained is None:
+                node._retained = {}
+            node._retained[index] = weakref.ref(self)
 
     @property
     def retains_grad(self) -> bool:
         """Whether retain_grad was called on this non-leaf."""
-        if self._edge is None:
-            return False
-        found = self._edge[0].retained.get(self._edge[1])
-        return found is not None and found() is self
+        kept = None if self._edge is None else self._edge[0]._retained
+        return kept is not None and self._edge is not None and self._edge[1] in kept and kept[self._edge[1]]() is self
 
     def backward(
         self,
@@ -333,8 +341,6 @@ class Tensor(TensorMethods):
             RuntimeError: nothing here requires a gradient; a wrong shape; a saved Tensor was freed or changed in place.
         """
         only = None if inputs is None else [inputs] if isinstance(inputs, Tensor) else list(inputs)
-        if only is not None and not only:
-            raise RuntimeError("`inputs` argument to `backward()` cannot be empty.")
         run_backward([self], [gradient], create_graph if retain_graph is None else retain_graph, create_graph, only, accumulate=True)
 
     @property
@@ -360,11 +366,21 @@ class Tensor(TensorMethods):
             raise TypeError("iteration over a 0-d tensor")
         return (self[i] for i in range(len(self._data)))
 
+    def __contains__(self, element: Any) -> bool:
+        return bool((self == element).any())
+
     def __getattr__(self, name: str) -> Any:  # reached only for names that are not there
         raise AttributeError(
             f"Tensor has no attribute {name!r}: tinygrad_norm keeps the part of torch that its layers, notebooks and documents use; "
             f"dir(Tensor) lists it"
         )
+
+    def __copy__(self) -> Tensor:
+        if self._edge is not None:
+            raise RuntimeError("a Tensor inside a graph cannot be copied by copy.copy: detach() or clone() it")
+        out = type(self)(self._data.view(), self._requires_grad)
+        out._counter = self._counter
+        return out
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
         if self._edge is not None:
@@ -408,9 +424,9 @@ class RemovableHandle:
 
 # -- 3. The Function: one op, and one node of the graph ---------------------------------------------------------------------------
 
-Edge = Any  # None, (leaf,), or (node, number of its output); for a saved output its number alone
-_FREED: tuple[Any, ...] = ()
-_NOTHING_SAVED: tuple[Any, ...] = ((), ())
+Edge = Any  # where a value came from: None, a leaf Tensor, or (node, number of its output)
+_FREED: list[Any] = []
+_UNWATCHED = [0]  # stands for the count of writes of what is no Tensor's memory
 _orders = itertools.count()
 
 
@@ -437,18 +453,18 @@ class Function:
     """
 
     once_differentiable: ClassVar[bool] = False  # its backward works on arrays alone; differentiating that raises
-    is_view: ClassVar[bool] = False  # its output may share the memory of its first input
     fresh_gradients: ClassVar[bool] = False  # backward returns arrays that nothing else holds: a leaf may keep them uncopied
     name: str
 
     edges: Sequence[Edge] = ()  # where each positional argument of apply came from, None where no gradient will be asked for
-    needs_input_grad: Sequence[Any] = ()  # the same list, under torch's name for its truth values
     outputs: Sequence[tuple[tuple[int, ...], Any]] = ()  # shape and element type of each output
     order: int = -1
     _to_save: Sequence[Array | None] = ()
-    _saved: Any = _NOTHING_SAVED  # the arrays, and for each its edge, its memory's counter and the count it had; or _FREED
+    _constant: Sequence[Array] = ()
+    _saved: Sequence[tuple[Any, int | None, list[int], int]] = ()
     _recording = False
-    _watched = False  # whether hooks or Tensors that retain their gradient wait for an output
+    _hooks: dict[int, dict[int, Callable[[Tensor], Tensor | None]]] | None = None  # by the number of the output they wait for
+    _retained: dict[int, weakref.ref[Tensor]] | None = None  # the Tensors, by number of the output, that asked to retain their gradient
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -464,8 +480,15 @@ class Function:
         raise RuntimeError(f"{type(self).__name__} must define backward(self, *grads) to be differentiated")
 
     def save_for_backward(self, *arrays: Array | None) -> None:
-        """Keeps inputs, outputs or intermediate arrays for backward, which gets them from `saved_tensors`."""
+        """Keeps inputs, outputs or intermediate arrays for backward, which gets them from `saved_tensors`.
+
+        Inputs and outputs keep their place in the graph; the second derivative takes intermediate arrays for constants.
+        """
         self._to_save = arrays
+
+    def mark_non_differentiable(self, *arrays: Array) -> None:
+        """Says of outputs, called in forward, that they carry no gradient; integers and bool never do."""
+        self._constant = arrays
 
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
@@ -477,38 +500,66 @@ class Function:
                 "retain_graph=True if you need to backward through the graph a second time or if you need to access saved tensors after "
                 "calling backward."
             )
-        arrays, places = self._saved
-        for array, (edge, counter, version) in zip(arrays, places):
+        values = []
+        for array, place, counter, version in self._saved:
             if counter[0] != version:
-                which = "its own output" if type(edge) is int else f"the output of {edge[0].name}" if edge and len(edge) == 2 else "an input"
-                raise RuntimeError(
-                    "one of the variables needed for gradient computation has been modified by an inplace operation: "
-                    f"[{array.dtype} tensor {list(array.shape)}], {which}, saved by {self.name}, is at version {counter[0]}; expected version "
-                    f"{version} instead. Change a clone(), or change it before it is used."
-                )
-        if not self._recording:
-            return arrays
-        return tuple(
-            _at_edge(array, (self, edge) if type(edge) is int else edge, counter) if isinstance(array, np.ndarray) else array
-            for array, (edge, counter, _) in zip(arrays, places)
+                raise RuntimeError(self._changed(array, place, f"is at version {counter[0]}; expected version {version} instead"))
+            values.append(self._at_place(array, place, counter) if self._recording and array is not None else array)
+        return tuple(values)
+
+    def _pack(self, arrays: list[Any], args: Sequence[Any], outs: Sequence[Tensor]) -> None:
+        """Keeps each saved value with its place (i for input i, ~i for output i: a node never holds its outputs) and its count of writes."""
+        saved: list[tuple[Any, int | None, list[int], int]] = []
+        for array in self._to_save:
+            place: int | None = None
+            counter: list[int] | None = _UNWATCHED
+            if array is not None:
+                for i, mine in enumerate(arrays):
+                    if mine is array:
+                        place, counter = i, getattr(args[i], "_counter", _UNWATCHED)
+                        break
+                else:
+                    for i, out in enumerate(outs):
+                        if out._data is array:
+                            place, counter = ~i, out._counter
+            if counter is None:
+                raise RuntimeError("Inference tensors cannot be saved for backward. To work around you can make a clone to get a normal tensor.")
+            saved.append((array, place, counter, counter[0]))
+        self._saved, self._to_save = saved, ()
+
+    def _at_place(self, array: Array, place: int | None, counter: list[int]) -> Tensor:
+        """The Tensor that has this saved value and its place in the graph."""
+        edge = None if place is None else (self, ~place) if place < 0 else self.edges[place]
+        if isinstance(edge, Tensor):
+            if edge._data is not array:
+                raise RuntimeError(self._changed(array, place, "was given other .data since"))
+            return edge
+        out = Tensor(np.asarray(array))
+        out._edge, out._requires_grad, out._counter = edge, edge is not None, counter
+        return out
+
+    def _changed(self, array: Array, place: int | None, what: str) -> str:
+        edge = self.edges[place] if place is not None and place >= 0 else None
+        which = "its own output" if place is not None and place < 0 else f"the output of {edge[0].name}" if type(edge) is tuple else "an input"
+        return (
+            "one of the variables needed for gradient computation has been modified by an inplace operation: "
+            f"[{array.dtype} tensor {list(array.shape)}], {which}, saved by {self.name}, {what}. Change a clone(), or change it before it is used."
         )
+
+    @property
+    def needs_input_grad(self) -> tuple[bool, ...]:
+        """For each positional argument of apply, whether its gradient will be asked for."""
+        return tuple([e is not None for e in self.edges])
+
+    @property
+    def input_shapes(self) -> list[tuple[int, ...] | None]:
+        """The shape of each input whose gradient will be asked for, None for the others."""
+        return [None if e is None else e[0].outputs[e[1]][0] if type(e) is tuple else e._data.shape for e in self.edges]
 
     @property
     def next_functions(self) -> tuple[tuple[Function | None, int], ...]:
         """The nodes that its inputs came from, with the number of the output; a leaf stands as an `AccumulateGrad`."""
-        return tuple((None, 0) if e is None else e if len(e) == 2 else (AccumulateGrad(e[0]), 0) for e in self.edges)
-
-    @property
-    def hooks(self) -> dict[int, dict[int, Callable[[Tensor], Tensor | None]]]:
-        """Hooks by the number of the output they wait for."""
-        self._watched = True
-        return self.__dict__.setdefault("_hooks", {})  # type: ignore[no-any-return]
-
-    @property
-    def retained(self) -> dict[int, weakref.ref[Tensor]]:
-        """The Tensors, by number of the output, that asked to retain their gradient."""
-        self._watched = True
-        return self.__dict__.setdefault("_retained", {})  # type: ignore[no-any-return]
+        return tuple((None, 0) if e is None else e if type(e) is tuple else (AccumulateGrad(e), 0) for e in self.edges)
 
     def __repr__(self) -> str:
         return f"<{self.name} object at {id(self):#x}>"
@@ -537,81 +588,68 @@ class Function:
         node = cls()
         arrays: list[Any] = []
         edges: list[Edge] = []
-        recording, enabled = False, _mode.grad
+        enabled, recording = _mode.grad, False
         for a in args:
             edge = None
             if isinstance(a, Tensor):
-                arrays.append(a._data)
-                if a._base is not None:
-                    _check_view(a, cls)
-                if enabled and a._requires_grad:
-                    recording = True
-                    edge = a._edge or (a,)
-            else:
-                arrays.append(a)
+                if enabled:
+                    if a._base is not None:
+                        _fresh(a, cls.name)
+                    if a._requires_grad:
+                        edge = a._edge or a
+                        recording = True
+                a = a._data
+            arrays.append(a)
             edges.append(edge)
-        node.edges = node.needs_input_grad = edges
-        result = cls.forward(node, *arrays, **params)
-        if type(result) is tuple:
-            return node._record_all(result, recording, arrays, args)
-        out = Tensor(result if type(result) is np.ndarray else np.asarray(result))  # NumPy makes scalars of 0-d results
-        if cls.is_view:
-            _mark_view(out, args[0])
+        node.edges = edges
+        results = cls.forward(node, *arrays, **params)
+        many = type(results) is tuple
+        outs = tuple([_wrap(array, cls, arrays, args) for array in results]) if many else (_wrap(results, cls, arrays, args),)
         if recording:
-            array = out._data
             node.order = next(_orders)
-            node.outputs = ((array.shape, array.dtype),)
-            out._edge = (node, 0)
-            out._requires_grad = True
+            node.outputs = [(out._data.shape, out._data.dtype) for out in outs] if many else ((outs[0]._data.shape, outs[0]._data.dtype),)
             if node._to_save:
-                node._pack(arrays, args, (out,))
-        return out
-
-    def _record_all(self, results: tuple[Any, ...], recording: bool, arrays: list[Any], args: Sequence[Any]) -> tuple[Tensor, ...]:
-        """The Tensors of several outputs, recorded where they are floating point."""
-        outs = tuple(Tensor(np.asarray(r)) for r in results)
-        if recording:
-            self.order = next(_orders)
-            self.outputs = tuple((out._data.shape, out._data.dtype) for out in outs)
+                node._pack(arrays, args, outs)
             for i, out in enumerate(outs):
-                if out._data.dtype.kind == "f":
-                    out._edge, out._requires_grad = (self, i), True
-            if self._to_save:
-                self._pack(arrays, args, outs)
-        return outs
-
-    def _pack(self, arrays: list[Any], args: Sequence[Any], outs: Sequence[Tensor]) -> None:
-        """Keeps each value to save with its place in the graph and the count of its memory's writes."""
-        places = []
-        for array in self._to_save:
-            edge, counter = None, _NO_COUNTER
-            if array is not None:
-                i = 0
-                for mine in arrays:
-                    if mine is array:
-                        edge, counter = self.edges[i], getattr(args[i], "_counter", _NO_COUNTER)
-                        break
-                    i += 1
-                else:
-                    for i, out in enumerate(outs):
-                        if out._data is array:
-                            edge, counter = i, out._counter  # only the number: a node never holds itself
-                if counter is None:
-                    raise RuntimeError("Inference tensors cannot be saved for backward. To work around you can make a clone to get a normal tensor.")
-            places.append((edge, counter, counter[0]))
-        self._saved = self._to_save, places
-        self._to_save = ()
+                if out._data.dtype.kind == "f" and not (node._constant and any(out._data is c for c in node._constant)):
+                    out._edge, out._requires_grad = (node, i), True
+        return outs if many else outs[0]
 
 
-def _check_view(view: Tensor, op: type[Function]) -> None:
-    if view._counter is not None and view._base is not None and view._base[1] != view._counter[1]:
-        raise RuntimeError(_STALE_VIEW.format(list(view.shape), op.name))
+def _wrap(array: Any, cls: type[Function], arrays: list[Any], args: Sequence[Any]) -> Tensor:
+    """An output as a Tensor; where it shares an input's memory, as a view of that."""
+    if type(array) is not np.ndarray:
+        if not isinstance(array, (np.generic, float, int)):  # NumPy makes scalars of 0-d results
+            raise TypeError(f"{cls.__name__}.forward returned a {type(array).__name__}; expected an array or a tuple of arrays")
+        array = np.asarray(array)
+    out = Tensor(array)
+    owner = array.base
+    if owner is not None:
+        for x, arg in zip(arrays, args):
+            if isinstance(arg, Tensor) and (x is owner or x.base is owner):
+                _mark_view(out, arg)
+    else:
+        for i, x in enumerate(arrays):
+            if x is array and isinstance(args[i], Tensor):  # forward handed an input on
+                _mark_view(out, args[i])
+    return out
 
 
-_STALE_VIEW = (
-    "a view of shape {0} was taken before its base was changed in place by a recorded op, so its place in the graph is not known ({1}): "
-    "take the view again after the change"
-)
+def _mark_view(out: Tensor, base: Tensor) -> None:
+    """Lets a result that shares an input's memory share its count of writes, and remember where in the graph the whole stood."""
+    if out._data is base._data:  # no two Tensors share one array object: saved inputs are told apart by identity
+        out._data = out._data.view()
+    whole = base if base._base is None else base._base[0]
+    out._counter, out._base = base._counter, (whole, whole._edge)
+
+
+def _fresh(view: Tensor, op: str) -> None:
+    """RuntimeError for a view whose base was changed by a recorded op since: what it shows then has another place in the graph."""
+    if view._base is not None and view._base[0]._edge is not view._base[1]:
+        raise RuntimeError(
+            f"a view of shape {list(view.shape)} was taken before its base was changed in place by a recorded op, so its place in the graph is "
+            f"not known ({op}): take the view again after the change"
+        )
 
 
 class AccumulateGrad(Function):
@@ -623,72 +661,72 @@ class AccumulateGrad(Function):
         self.variable = variable
 
 
-_NO_COUNTER = [0, 0]  # of arrays that no Tensor has
-
-
-def _at_edge(array: Array, edge: Edge, counter: Any) -> Tensor:
-    """The Tensor that has this value and this place in the graph."""
-    if edge is not None and len(edge) == 1:
-        return edge[0]  # type: ignore[no-any-return]
-    out = Tensor(array)
-    out._edge = edge
-    out._requires_grad = edge is not None
-    if counter is not None:
-        out._counter = counter
-    return out
-
-
-def _mark_view(out: Tensor, base: Tensor) -> None:
-    """Lets a view share its base's counter; a result that was copied after all is left alone."""
-    array, source = out._data, base._data
-    if array is source:  # no two Tensors share one array object: see `detach`
-        out._data = array = source.view()
-    if array.base is None or not (array.base is source or array.base is source.base):
-        return
-    out._counter = base._counter
-    out._base = (base if base._base is None else base._base[0], 0 if base._counter is None else base._counter[1])
-
-
 # -- 4. Writing in place -----------------------------------------------------------------------------------------------------------
 
 
-def write_in_place(target: Tensor, op: type[Function], *args: Any, **params: Any) -> Tensor:
-    """target ← op(target, *args), with what autograd must know of it.
+def write_in_place(target: Tensor, compute: Callable[..., Tensor], *args: Any, **params: Any) -> Tensor:
+    """target ← compute(target, *args), with what autograd must know of it.
 
-    Outside of a graph only the memory and its version change. Inside, the Tensor moves on to the new node; nodes that had saved the
-    old value will say so when they are asked. A leaf that requires a gradient cannot be overwritten, nor a view of a graph's Tensor.
+    Outside of a graph only the memory and its version change. Inside, the Tensor moves on to the new node, which keeps a copy of the old
+    value if it needs it; nodes that had saved the old value will say so when they are asked. A leaf that requires a gradient cannot be
+    overwritten, nor a view of a graph's Tensor.
     """
-    recorded = _mode.grad and (target._requires_grad or any(isinstance(a, Tensor) and a._requires_grad for a in args))
+    recorded = check_writable(target, *args)
+    old = target
     if recorded:
-        if target._edge is None and target._requires_grad:
-            raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation: write under no_grad(), or to a clone()")
-        if target._base is not None:
-            raise RuntimeError(
-                "an in-place operation on a view cannot be recorded: write to the tensor itself, as in x[0] = y, or to a clone() of the view"
-            )
-        if target._data.dtype.kind != "f":
-            raise RuntimeError(f"a {target.dtype} tensor cannot take a value that requires a gradient: make it floating point first")
-    if target._counter is None and not _mode.inference:
-        raise RuntimeError("Inplace update to inference tensor outside InferenceMode is not allowed; clone() it first.")
-    out = op.apply(target, *args, **params)
+        old = Tensor(target._data.copy(), target._requires_grad)
+        old._edge = target._edge
+        args = tuple(old if a is target else a for a in args)
+    out = compute(old, *args, **params)
     if out._data.shape != target._data.shape:
         raise RuntimeError(
             f"output with shape {list(target.shape)} doesn't match the broadcast shape {list(out.shape)}: an in-place op keeps its tensor's shape"
         )
-    if not np.can_cast(out._data.dtype, target._data.dtype, "same_kind"):
-        raise RuntimeError(f"result type {out.dtype} can't be cast to the desired output type {target.dtype}")
+    if out._data.dtype != target._data.dtype:
+        if out.dtype.category > target.dtype.category:
+            raise RuntimeError(f"result type {out.dtype} can't be cast to the desired output type {target.dtype}, which an in-place op keeps")
+        out = out.to(target.dtype)
     target._data[...] = out._data
-    touch(target, recorded)
+    touch(target)
     if recorded:
-        target._edge, target._requires_grad = out._edge, True
+        before, kept = target._edge, target.retains_grad
+        target._edge, target._requires_grad = out._edge, out._requires_grad
+        if kept and before is not None and before[0]._retained is not None:  # the gradient it retains is that of its new value
+            del before[0]._retained[before[1]]
+            target.retain_grad()
     return target
 
 
-def touch(tensor: Tensor, recorded: bool = False) -> None:
+def check_writable(target: Tensor, *args: Any) -> bool:
+    """Whether a write to the target would be recorded; RuntimeError where it must not happen."""
+    if not target._data.flags.writeable:
+        raise RuntimeError(
+            "unsupported operation: the tensor written to was expanded, so that several elements are one place in memory, or is over read-only "
+            "memory: clone() it first"
+        )
+    if target._counter is None and not _mode.inference:
+        raise RuntimeError("Inplace update to inference tensor outside InferenceMode is not allowed; clone() it first.")
+    if not _mode.grad:
+        return False
+    recorded = target._requires_grad
+    for a in args:
+        recorded = recorded or (isinstance(a, Tensor) and a._requires_grad)
+    if target._base is not None and (recorded or target._base[0]._requires_grad):
+        raise RuntimeError(
+            "an in-place operation on a view of a tensor in a graph is not supported: write to the tensor itself, as in x[0] = y, or to a "
+            "clone() of the view, or under no_grad()"
+        )
+    if recorded and target._edge is None and target._requires_grad:
+        raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation: write under no_grad(), or to a clone()")
+    if recorded and target._data.dtype.kind != "f":
+        raise RuntimeError(f"a {target.dtype} tensor cannot take a value that requires a gradient: make it floating point first")
+    return recorded
+
+
+def touch(tensor: Tensor) -> None:
     """Counts one write to the tensor's memory."""
     if tensor._counter is not None:
         tensor._counter[0] += 1
-        tensor._counter[1] += recorded
 
 
 # -- 5. The walk -------------------------------------------------------------------------------------------------------------------
@@ -699,8 +737,10 @@ class _Spent(Function):
 
     name = "Error"
 
-    def __init__(self, op: str) -> None:
-        self.op = op
+    def __init__(self, op: Function, grads: Sequence[Tensor]) -> None:
+        self.op = op.name
+        self.order = next(_orders)
+        self.edges = [*op.edges, *(g._edge or g for g in grads if g._requires_grad)]  # all that it depends on: no way around it
 
     def backward(self, *grads: Any) -> Any:
         raise RuntimeError(
@@ -722,127 +762,118 @@ def run_backward(
     Every value's slot is complete when its node is the youngest that waits, because all its consumers are younger. Gradients are
     arrays on the way, Tensors under create_graph. Nothing reaches a .grad before the whole walk has succeeded.
     """
-    heap: list[int] = []
-    waiting: dict[int, list[Any]] = {}  # by -order: the node, then one slot per output
+    heap: list[int] = []  # -order of the nodes that wait: the youngest comes first
+    waiting: dict[int, tuple[Function, list[Any]]] = {}  # by -order: the node, and one slot per output
     leaves: dict[int, list[Any]] = {}  # by id: the leaf, its gradient, whether that array is the leaf's to keep
 
-    for root, gradient in zip(roots, gradients):
-        g = _root_gradient(root, gradient, create_graph)
-        if root._edge is None:
-            slot = leaves.setdefault(id(root), [root, None, False])
-            slot[1], slot[2] = g if slot[1] is None else slot[1] + g, slot[1] is not None
-        else:
-            node, index = root._edge
-            slots = waiting.get(-node.order)
-            if slots is None:
-                slots = waiting[-node.order] = [node] + [None] * len(node.outputs)
+    def arrive(edge: Edge, g: Any, fresh: bool) -> None:
+        if type(edge) is tuple:
+            node, index = edge
+            entry = waiting.get(-node.order)
+            if entry is None:
+                entry = waiting[-node.order] = node, [None] * len(node.outputs)
                 heapq.heappush(heap, -node.order)
-            slots[index + 1] = g if slots[index + 1] is None else slots[index + 1] + g
-    wanted = None if inputs is None else {((id(t._edge[0]), t._edge[1]) if t._edge else id(t)): t for t in inputs}
-    needed = None if wanted is None else _nodes_towards(wanted, roots)
+            slots = entry[1]
+            slots[index] = g if slots[index] is None else slots[index] + g
+        else:
+            slot = leaves.get(id(edge))
+            if slot is None:
+                leaves[id(edge)] = [edge, g, fresh]
+            else:
+                slot[1], slot[2] = slot[1] + g, True
+
+    wanted: set[Any] | None = None
+    if inputs is not None:
+        _check_inputs(inputs, "backward" if accumulate else "grad")
+        for t in inputs:
+            _fresh(t, "backward")
+            if accumulate:
+                t.retain_grad()
+        wanted = {_key(t._edge or t) for t in inputs}
+        needed = _nodes_towards(wanted, roots)
+    for i, (root, gradient) in enumerate(zip(roots, gradients)):
+        g = _root_gradient(i, root, gradient, create_graph)
+        edge = root._edge or root
+        if wanted is None or _key(edge) in wanted or (root._edge and root._edge[0] in needed):
+            arrive(edge, g, False)
     captured: dict[Any, Any] = {}
 
-    recording, _mode.grad = _mode.grad, create_graph
-    try:
+    with _GradMode(create_graph), np.errstate(all="ignore"):  # infinity and NaN are answers, as in torch
         while heap:
-            node, *grads = waiting.pop(heapq.heappop(heap))
-            if node._watched:
+            node, grads = waiting.pop(heapq.heappop(heap))
+            if node._hooks is not None or node._retained is not None:
                 _node_hooks(node, grads, create_graph)
             if wanted is not None:
-                for i in range(len(grads)):
-                    if (id(node), i) in wanted:
-                        captured[(id(node), i)] = grads[i]
-                if node not in needed:  # type: ignore[operator]
+                for i, g in enumerate(grads):
+                    if (node, i) in wanted:
+                        captured[(node, i)] = g
+                if node not in needed:
                     continue
-            if len(grads) > 1 and any(g is None for g in grads):
-                grads = [g if g is not None else _zeros(meta, create_graph) for g, meta in zip(grads, node.outputs)]
-            results = _recorded_backward(node, grads) if create_graph else node.__class__.backward(node, *grads)
+            if len(grads) > 1:
+                grads = [_zeros(meta, create_graph) if g is None else g for g, meta in zip(grads, node.outputs)]
+            results = _recorded_backward(node, grads) if create_graph else type(node).backward(node, *grads)
             if type(results) is not tuple:
-                results = (results,)
-            if not retain_graph and node._saved is not _NOTHING_SAVED:
+                results = tuple(results) if type(results) is list else (results,)
+            if not retain_graph and node._saved:
                 node._saved = _FREED
-            edges = node.edges
-            if len(results) != len(edges):
+            if len(results) != len(node.edges):
                 raise RuntimeError(
-                    f"{node.name}: backward returned {len(results)} gradients; expected {len(edges)}, one for each input of forward "
+                    f"{node.name}: backward returned {len(results)} gradients; expected {len(node.edges)}, one for each input of forward "
                     "(None where there is none)"
                 )
-            i = 0
-            for g in results:
-                edge = edges[i]
-                i += 1
-                if edge is None or g is None:
+            for i, edge in enumerate(node.edges):
+                g = results[i]
+                if edge is None or g is None or (wanted is not None and _key(edge) not in wanted and _node(edge) not in needed):
                     continue
-                if len(edge) == 1:  # a leaf
-                    leaf = edge[0]
-                    array = leaf._data
-                    if g.shape != array.shape or g.dtype is not array.dtype:
-                        g = _fit(node, i - 1, g, array.shape, array.dtype)
-                    slot = leaves.get(id(leaf))
-                    if slot is None:
-                        leaves[id(leaf)] = [leaf, g, node.fresh_gradients]
-                    else:
-                        slot[1], slot[2] = slot[1] + g, True
-                else:
-                    source, index = edge
-                    shape, kind = source.outputs[index]
-                    if g.shape != shape or g.dtype is not kind:
-                        g = _fit(node, i - 1, g, shape, kind)
-                    key = -source.order
-                    slots = waiting.get(key)
-                    if slots is None:
-                        slots = waiting[key] = [source] + [None] * len(source.outputs)
-                        heapq.heappush(heap, key)
-                    before = slots[index + 1]
-                    slots[index + 1] = g if before is None else before + g
+                shape, kind = edge[0].outputs[edge[1]] if type(edge) is tuple else (edge._data.shape, edge._data.dtype)
+                array = g._data if create_graph and isinstance(g, Tensor) else g
+                if type(array) is not np.ndarray or array.shape != shape or array.dtype is not kind:
+                    g = _fit(node, i, g, shape, kind, create_graph)
+                arrive(edge, g, node.fresh_gradients)
         for leaf, g, fresh in leaves.values():
             if leaf._hooks:
-                g = _run_hooks(leaf._hooks, g, create_graph)
-                fresh = False
-            if wanted is not None:
-                captured[id(leaf)] = g
-            elif fresh and leaf._grad is None and not create_graph:
-                leaf._grad = Tensor(g)
-            else:
-                _accumulate(leaf, g)
-        if wanted is None:
-            return []
-        found = [captured.get((id(t._edge[0]), t._edge[1]) if t._edge else id(t)) for t in inputs or ()]
-        if accumulate:
-            for t, g in zip(inputs or (), found):
-                if g is not None:
-                    _accumulate(t, g)
-            return []
-    finally:
-        _mode.grad = recording
-    return [None if g is None else g if isinstance(g, Tensor) else Tensor(np.array(g)) for g in found]
+                g, fresh = _run_hooks(leaf._hooks, g, create_graph), False
+            if accumulate:
+                _accumulate(leaf, g, fresh)
+            captured[id(leaf)] = g
+    found = [] if accumulate or inputs is None else [captured.get(_key(t._edge or t)) for t in inputs]
+    return [g if g is None or isinstance(g, Tensor) else Tensor(np.array(g)) for g in found]
 
 
-def _root_gradient(root: Tensor, gradient: Tensor | None, create_graph: bool) -> Any:
+def _key(edge: Edge) -> Any:
+    """An edge as a key of a dict: Tensors compare by element, so a leaf goes by its id."""
+    return edge if type(edge) is tuple else id(edge)
+
+
+def _node(edge: Edge) -> Function | None:
+    return edge[0] if type(edge) is tuple else None
+
+
+def _root_gradient(i: int, root: Tensor, gradient: Tensor | None, create_graph: bool) -> Any:
+    if not isinstance(root, Tensor):
+        raise TypeError(f"gradients start from Tensors; element {i} is a {type(root).__name__}")
+    _fresh(root, "backward")
     if not root._requires_grad:
-        raise RuntimeError("element 0 of tensors does not require grad and does not have a grad_fn")
+        raise RuntimeError(f"element {i} of tensors does not require grad and does not have a grad_fn")
     if gradient is None:
         if root._data.size != 1:
             raise RuntimeError(
                 f"grad can be implicitly created only for scalar outputs; this one has shape {list(root.shape)}: "
                 "give backward() a gradient of that shape, or reduce it first"
             )
-        one = np.ones(root._data.shape, root._data.dtype)
-        return Tensor(one) if create_graph else one
-    if not isinstance(gradient, Tensor):
+        gradient = Tensor(np.ones(root._data.shape, root._data.dtype))
+    elif not isinstance(gradient, Tensor):
         raise TypeError(f"gradients can be either Tensors or None, but got {type(gradient).__name__}")
     if gradient._data.shape != root._data.shape:
         raise RuntimeError(
-            f"Mismatch in shape: grad_output has a shape of {gradient.shape} and output has a shape of {root.shape}: they must be the same"
+            f"Mismatch in shape: grad_output[{i}] has a shape of {gradient.shape} and output[{i}] has a shape of {root.shape}: they must be the same"
         )
-    if gradient._data.dtype != root._data.dtype:
-        if gradient._data.dtype.kind != "f":
-            raise RuntimeError(f"a gradient must be floating point; got {gradient.dtype} for an output of {root.dtype}")
-        return gradient.to(root.dtype) if create_graph else gradient._data.astype(root._data.dtype)
-    return gradient if create_graph else gradient._data
+    if create_graph:
+        return gradient.to(root.dtype)
+    return gradient._data.astype(root._data.dtype, copy=False)
 
 
-def _nodes_towards(wanted: dict[Any, Tensor], roots: Sequence[Tensor]) -> set[Function]:
+def _nodes_towards(wanted: set[Any], roots: Sequence[Tensor]) -> set[Function]:
     """The nodes whose backward must run so that gradients reach `wanted`: the others are left as they are, with what they saved."""
     above: dict[Function, list[Function]] = {}  # a node's consumers within the graph of the roots
     stack = [root._edge[0] for root in roots if root._edge]
@@ -850,20 +881,15 @@ def _nodes_towards(wanted: dict[Any, Tensor], roots: Sequence[Tensor]) -> set[Fu
     needed: set[Function] = set()
     while stack:
         node = stack.pop()
-        if isinstance(node, _Spent):
-            needed.add(node)  # what lies beyond is lost: it must say so, not be passed over
         for edge in node.edges:
-            if edge is None:
-                continue
-            if len(edge) == 2:
-                above.setdefault(edge[0], []).append(node)
-                if (id(edge[0]), edge[1]) in wanted:
-                    needed.add(node)
-                if edge[0] not in seen:
-                    seen.add(edge[0])
-                    stack.append(edge[0])
-            elif id(edge[0]) in wanted:
+            if edge is not None and _key(edge) in wanted:
                 needed.add(node)
+            source = _node(edge)
+            if source is not None:
+                above.setdefault(source, []).append(node)
+                if source not in seen:
+                    seen.add(source)
+                    stack.append(source)
     stack = list(needed)
     while stack:
         for consumer in above.get(stack.pop(), ()):
@@ -874,7 +900,7 @@ def _nodes_towards(wanted: dict[Any, Tensor], roots: Sequence[Tensor]) -> set[Fu
 
 
 def _recorded_backward(node: Function, grads: list[Any]) -> Any:
-    """node.backward on Tensors; a once-differentiable one on arrays, its results leading to an error if they are differentiated."""
+    """node.backward on Tensors, recorded; a once-differentiable one on arrays, and its results lead to an error."""
     if not node.once_differentiable:
         node._recording = True
         try:
@@ -882,9 +908,8 @@ def _recorded_backward(node: Function, grads: list[Any]) -> Any:
         finally:
             node._recording = False
     results = type(node).backward(node, *(g._data for g in grads))
-    spent = _Spent(node.name)
-    spent.order = next(_orders)
-    made = []
+    spent = _Spent(node, grads)
+    made: list[Tensor | None] = []
     for r in results if type(results) is tuple else (results,):
         out = None if r is None else Tensor(np.asarray(r))
         if out is not None:
@@ -899,17 +924,18 @@ def _zeros(meta: tuple[tuple[int, ...], Any], create_graph: bool) -> Any:
     return Tensor(zeros) if create_graph else zeros
 
 
-def _fit(node: Function, i: int, g: Any, shape: tuple[int, ...], kind: Any) -> Any:
+def _fit(node: Function, i: int, g: Any, shape: tuple[int, ...], kind: Any, create_graph: bool) -> Any:
     """The gradient in its input's element type; a wrong shape is a mistake of the op and is never summed away."""
-    if isinstance(g, Tensor):
-        return g.to(dtypes.from_numpy_dtype(kind)) if g._data.shape == shape else _wrong_shape(node, i, g._data.shape, shape)
-    if not isinstance(g, np.ndarray):
-        if not isinstance(g, (np.generic, float, int)):
-            raise TypeError(f"{node.name}: backward returned a {type(g).__name__} for input {i}; expected an array, a Tensor or None")
+    if not isinstance(g, (Tensor, np.ndarray, np.generic, float, int)):
+        raise TypeError(f"{node.name}: backward returned a {type(g).__name__} for input {i}; expected an array, a Tensor or None")
+    if not isinstance(g, Tensor):
         g = np.asarray(g)
+        g = Tensor(g.astype(kind, copy=False)) if create_graph else g
     if g.shape != shape:
         _wrong_shape(node, i, g.shape, shape)
-    return g.astype(kind, copy=False)
+    if not create_graph:
+        return (g._data if isinstance(g, Tensor) else g).astype(kind, copy=False)
+    return g.to(from_numpy_dtype(kind))
 
 
 def _wrong_shape(node: Function, i: int, came: tuple[int, ...], shape: tuple[int, ...]) -> Any:
@@ -933,25 +959,27 @@ def _run_hooks(hooks: dict[int, Any], g: Any, create_graph: bool) -> Any:
 
 
 def _node_hooks(node: Function, grads: list[Any], create_graph: bool) -> None:
-    for i, hooks in node.hooks.items():
+    for i, hooks in (node._hooks or {}).items():
         if hooks and grads[i] is not None:
             grads[i] = _run_hooks(hooks, grads[i], create_graph)
-    for i, reference in node.retained.items():
+    for i, reference in (node._retained or {}).items():
         tensor = reference()
         if tensor is not None and grads[i] is not None:
-            _accumulate(tensor, grads[i])
+            _accumulate(tensor, grads[i], False)
 
 
-def _accumulate(tensor: Tensor, g: Any) -> None:
+def _accumulate(tensor: Tensor, g: Any, fresh: bool) -> None:
     """tensor.grad += g, in the tensor's own memory unless the sum itself is recorded."""
     before = tensor._grad
     if isinstance(g, Tensor):
         tensor._grad = g.clone() if before is None else before + g  # a clone: what backward() was given may be the caller's own
     elif before is None:
-        tensor._grad = Tensor(np.array(g, order="C"))
-    else:
-        before._data[...] = before._data + g
+        tensor._grad = Tensor(g if fresh else np.array(g, order="C"))
+    elif before._data.flags.writeable:
+        np.add(before._data, g, out=before._data)
         touch(before)
+    else:  # an expanded tensor that the caller had put there
+        tensor._grad = Tensor(before._data + g)
 
 
 def grad(
@@ -987,20 +1015,11 @@ def grad(
     """
     outs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
     ins = [inputs] if isinstance(inputs, Tensor) else list(inputs)
-    given = [grad_outputs] if grad_outputs is None or isinstance(grad_outputs, Tensor) else list(grad_outputs)
-    if grad_outputs is None:
-        given = [None] * len(outs)
+    given = [grad_outputs] if isinstance(grad_outputs, Tensor) else [None] * len(outs) if grad_outputs is None else list(grad_outputs)
     if len(given) != len(outs):
         raise RuntimeError(f"got {len(outs)} tensors and {len(given)} gradients: one gradient for each output")
-    if not ins:
-        raise ValueError("grad requires non-empty inputs.")
     if materialize_grads and allow_unused is False:
         raise ValueError("Expected allow_unused to be True or not passed when materialize_grads=True, but got: allow_unused=False.")
-    for i, t in enumerate(ins):
-        if not isinstance(t, Tensor):
-            raise TypeError(f"inputs must be Tensors; number {i} is a {type(t).__name__}")
-        if not t._requires_grad:
-            raise RuntimeError(f"One of the differentiated Tensors does not require grad: inputs[{i}], of shape {list(t.shape)}")
     found = run_backward(outs, given, create_graph if retain_graph is None else retain_graph, create_graph, ins)
     for i, (g, t) in enumerate(zip(found, ins)):
         if g is None and materialize_grads:
@@ -1011,3 +1030,13 @@ def grad(
                 "Set allow_unused=True if this is the desired behavior."
             )
     return tuple(found)
+
+
+def _check_inputs(inputs: Sequence[Any], op: str) -> None:
+    if not inputs:
+        raise RuntimeError(f"`inputs` argument to `{op}()` cannot be empty.")
+    for i, t in enumerate(inputs):
+        if not isinstance(t, Tensor):
+            raise RuntimeError(f"all inputs have to be Tensors, but number {i} is a {type(t).__name__}")
+        if not t._requires_grad:
+            raise RuntimeError(f"One of the differentiated Tensors does not require grad: inputs[{i}], of shape {list(t.shape)}")

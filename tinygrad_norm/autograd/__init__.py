@@ -1,6 +1,7 @@
 """Differentiation by name: torch.autograd's functions, from the engine in tensor.py; and the checks of what it computes.
 
     gradcheck.py      gradcheck, gradgradcheck, gradcheck_report: analytic against numeric derivatives
+    jacobians.py      the check itself, step by step
     numeric.py        the numeric derivative, its error estimate, kinks and noise
     target.py         the function under check: inputs of any structure, state that is put back
     explain.py        what kind of mistake it is; where a check is blind
@@ -9,7 +10,7 @@
     invariants.py     what holds for every norm, by name
     power.py          which wrong backwards a check would let through; wrong_norms.py and wrong_layers.py are the bank of them
     torch_compare.py  the same program with torch, side by side
-    suite.py          all of it over every op of the library: `tinygrad-norm gradcheck`
+    suite.py          all of it over every op of the library: `tinygrad-norm gradcheck`; suite_rows.py, user_function.py
 """
 
 from __future__ import annotations

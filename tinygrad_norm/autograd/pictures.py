@@ -38,31 +38,31 @@ def plot_jacobians(pair: PairResult, name: str, path: str | Path | None = None) 
     Returns:
         A matplotlib Figure.
     """
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import FixedLocator, MaxNLocator
 
     rows, columns = pair.analytic.shape
-    figure = _figure(12.5, min(max(3.6, 2.4 + 3.4 * rows / max(columns, 1)), 7))
+    figure = _figure(11.5, min(max(4.2, 2.6 + 3.4 * rows / max(columns, 1)), 6.6))
     panels = figure.subplots(1, 3, sharex=True, sharey=True)
     difference = pair.analytic - pair.numeric
     limit = float(np.nanmax(np.abs([pair.analytic, pair.numeric]), initial=0)) or 1.0
     off = float(np.nanmax(np.abs(difference), initial=0)) or 1.0
     titles = ("analytic: what backward says", "numeric: finite differences", "analytic − numeric")
+    images = []
     for axes, values, title, most in zip(panels, (pair.analytic, pair.numeric, difference), titles, (limit, limit, off)):
-        image = axes.imshow(values, cmap="PuOr", vmin=-most, vmax=most, aspect="auto", interpolation="nearest")
+        images.append(axes.imshow(values, cmap="PuOr", vmin=-most, vmax=most, aspect="auto", interpolation="nearest"))
         axes.set_title(title, fontsize=10)
-        axes.set_xlabel(f"element of {pair.input} {pair.input_shape}, counted row by row")
-        for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        if axes is not panels[0]:
-            label = f"∂{pair.output}/∂{pair.input}" if axes is panels[1] else "difference"
-            figure.colorbar(image, ax=axes if axes is panels[2] else list(panels[:2]), label=label, fraction=0.05, pad=0.02)
-    panels[0].set_ylabel(f"element of {pair.output} {pair.output_shape}")
+        axes.set_xlabel(f"element of {pair.input} {pair.input_shape}, row by row")
+        for axis, length in ((axes.xaxis, columns), (axes.yaxis, rows)):
+            axis.set_major_locator(MaxNLocator(integer=True, nbins=8) if length > 1 else FixedLocator([0]))
+    panels[0].set_ylabel(f"element of {pair.output} {pair.output_shape}, row by row")
+    figure.colorbar(images[1], ax=list(panels[:2]), location="bottom", label=f"∂{pair.output}/∂{pair.input}", aspect=50, pad=0.02)
+    figure.colorbar(images[2], ax=panels[2], location="bottom", label="difference", aspect=24, pad=0.02, ticks=MaxNLocator(5))
     if pair.output_index is not None and pair.input_index is not None and pair.verdict not in ("ok", "independent"):
         column = int(np.ravel_multi_index(pair.input_index, pair.input_shape)) if pair.input_shape else 0
-        panels[2].plot([column], [pair.output_offset], marker="s", ms=14, mfc="none", mec=GREEN, mew=2, ls="none", label="worst element")
-        panels[2].legend(loc="upper right", fontsize=8, framealpha=0.9)
+        panels[2].plot([column], [pair.output_offset], marker="s", ms=12, mfc="none", mec=GREEN, mew=2, ls="none")
+        panels[2].set_title(f"{titles[2]}; green: the worst element", fontsize=10)
     figure.suptitle(
-        f"{name}: ∂{pair.output}/∂{pair.input} is {pair.verdict}; largest difference {pair.absolute_error:.2g}, numeric error about {pair.error_estimate:.1g}",
+        f"{name}, ∂{pair.output}/∂{pair.input}: {pair.verdict}; largest difference {pair.absolute_error:.2g}, numeric error about {pair.error_estimate:.1g}",
         fontsize=11,
     )
     if path is not None:

@@ -97,6 +97,8 @@ def gradcheck_sweep(fn: Callable[..., Any], inputs: Any, steps: Sequence[float] 
                 for x, start, u in zip(copies, starts, direction):
                     x[...] = start + t * u
                 named = [n for n in target.call() if n.name in names]
+                for x, start in zip(copies, starts):
+                    x[...] = start
                 return t, np.array([float(sum(np.sum(n.tensor._data.astype(np.float64) * w) for n, w in zip(named, weights)))])
 
             centre = line(0.0)[1]

@@ -80,7 +80,8 @@ def norm_values(op: str, x: Array, weight: Array, bias: Array, dy: Array, eps: f
 
 
 def _sum(v: Values, terms: Array) -> Array:
-    return np.asarray(np.broadcast_to(terms, v.x.shape).sum(axis=v.batch)).reshape(v.parameter_shape)
+    total: Array = np.asarray(np.broadcast_to(terms, v.x.shape).sum(axis=v.batch))
+    return np.reshape(total, v.parameter_shape)
 
 
 def _dx(v: Values, rstd: Array, d: Array) -> Array:

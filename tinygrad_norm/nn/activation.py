@@ -386,7 +386,7 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     check_tensor(input, "relu")
     if input._data.dtype.kind == "b":
         raise RuntimeError("Boolean inputs not supported for relu: convert the input with .float()")
-    return write_in_place(input, ReLUFunction) if inplace else ReLUFunction.apply(input)
+    return write_in_place(input, ReLUFunction.apply) if inplace else ReLUFunction.apply(input)
 
 
 def softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:

@@ -513,7 +513,7 @@ def _check_classes(op: str, input: Tensor, target: Tensor, weight: Tensor | None
         _check_weight(op, weight, x[0] if len(x) == 1 else x[1])
         if weight._data.dtype != input._data.dtype:
             raise RuntimeError(f"{op}: expected scalar type {input.dtype} of the input but found {weight.dtype} for weight: convert one of them")
-        if weight._requires_grad and is_grad_enabled():
+        if weight.requires_grad and is_grad_enabled():
             raise RuntimeError(f"{op} is not differentiable with respect to argument 'weight'. This input cannot have requires_grad True.")
 
 

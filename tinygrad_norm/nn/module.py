@@ -66,7 +66,7 @@ class Parameter(Tensor):
         return "Parameter containing:\n" + super().__repr__()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
-        out = type(self)(self._data.copy(order="K"), self._requires_grad)  # as in torch, its gradient is not copied
+        out = type(self)(self._data.copy(order="K"), self.requires_grad)  # as in torch, its gradient is not copied
         memo[id(self)] = out
         return out
 
@@ -194,7 +194,7 @@ class Module:
 
     def _register(self, kind: str, name: str, value: Any) -> None:
         """The one place where attributes are registered; nothing has changed when it raises."""
-        if kind == PARAMETER and value is not None and value._edge is not None:
+        if kind == PARAMETER and value is not None and not value.is_leaf:
             raise ValueError(
                 f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be created explicitly. "
                 f"To express '{name}' as a function of another Tensor, compute the value in the forward() method."

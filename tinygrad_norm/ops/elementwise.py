@@ -6,32 +6,49 @@ types differ they are promoted (dtype.py), and the gradient goes back in each in
 
 from __future__ import annotations
 
+import contextvars
 import math
-import numbers
-from typing import Any
+import threading
+from typing import Any, ClassVar
 
 import numpy as np
 
-from .. import dtype as dtypes
+from ..dtype import as_dtype, float32, float64, int64, promote
+from ..dtype import bool_ as bool_dtype
 from ..kernel import kernel, prange
 from ..tensor import Function, Tensor, write_in_place
 
 Array = np.ndarray[Any, Any]
 Number = float | int | bool
 
+
+class _Quiet(threading.local):
+    """`quiet.run(np.add, a, b)` is np.add(a, b) without NumPy's warnings: infinity and NaN are answers, as in torch.
+
+    NumPy keeps its error state in a context variable; to call inside a context where that was set once costs a tenth of np.errstate.
+    """
+
+    def __init__(self) -> None:
+        context = contextvars.Context()
+        context.run(np.seterr, all="ignore")
+        self.run = context.run
+
+
+quiet = _Quiet()
+
 # -- Broadcasting and promotion ----------------------------------------------------------------------------------------------------
 
 
-def sum_to(g: Any, shape: tuple[int, ...]) -> Any:
-    """Undoes a broadcast: the sum of g over the axes that `shape` lacks or has of length 1.
+def sum_to(g: Any, shape: tuple[int, ...] | None) -> Any:
+    """Undoes a broadcast: the sum of g over the axes that `shape` lacks or has of length 1; None stays None.
 
     Example:
         >>> import numpy as np
         >>> sum_to(np.ones((4, 3)), (1, 3))
         array([[4., 4., 4.]])
     """
-    if g.shape == shape:
-        return g
+    if shape is None or g.shape == shape:
+        return None if shape is None else g
     lead = len(g.shape) - len(shape)
     axes = (*range(lead), *(i + lead for i, n in enumerate(shape) if n == 1 and g.shape[i + lead] != 1))
     return g.sum(axis=axes, keepdims=True).reshape(shape) if axes else g.reshape(shape)
@@ -39,48 +56,69 @@ def sum_to(g: Any, shape: tuple[int, ...]) -> Any:
 
 def broadcast_shape(op: str, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
     """The common shape; torch's error, with both shapes, where there is none."""
-    try:
-        return np.broadcast_shapes(a, b)
-    except ValueError:
-        for back in range(1, min(len(a), len(b)) + 1):
-            if a[-back] != b[-back] and 1 not in (a[-back], b[-back]):
-                axis = max(len(a), len(b)) - back
+    out = list(a if len(a) >= len(b) else b)
+    for back in range(1, min(len(a), len(b)) + 1):
+        m, n = a[-back], b[-back]
+        if m != n:
+            if m != 1 and n != 1:
                 raise RuntimeError(
-                    f"The size of tensor a ({a[-back]}) must match the size of tensor b ({b[-back]}) at non-singleton dimension {axis}: "
+                    f"The size of tensor a ({m}) must match the size of tensor b ({n}) at non-singleton dimension {len(out) - back}: "
                     f"{op} of shapes {list(a)} and {list(b)}"
-                ) from None
-        raise
+                )
+            out[-back] = m if n == 1 else n
+    return tuple(out)
 
 
 def operands(op: str, a: Any, b: Any, float_result: bool = False) -> tuple[Any, Any]:
     """a and b ready for NumPy: of one element type and of shapes that broadcast; a Python number stays one."""
-    if isinstance(a, Tensor) and isinstance(b, Tensor):
-        x, y = a._data, b._data
-        kind = x.dtype if x.dtype == y.dtype else dtypes.promote(x, y)
-        if float_result and kind.kind != "f":
-            kind = dtypes.float32.numpy
-        if x.shape != y.shape:
-            broadcast_shape(op, x.shape, y.shape)
-        return a if x.dtype == kind else Cast.apply(a, kind=kind), b if y.dtype == kind else Cast.apply(b, kind=kind)
     if isinstance(a, Tensor):
+        if isinstance(b, Tensor):
+            x, y = a._data, b._data
+            if x.shape != y.shape:
+                broadcast_shape(op, x.shape, y.shape)
+            kind = x.dtype if x.dtype is y.dtype else promote(x, y)
+            if float_result and kind.kind != "f":
+                kind = float32.numpy
+            return cast(a, kind), cast(b, kind)
         if type(b) is float and a._data.dtype.kind == "f":
             return a, b
         return _with_number(op, a, b, float_result)
-    y, x = _with_number(op, b, a, float_result)
-    return x, y
+    if not isinstance(b, Tensor):
+        raise TypeError(f"{op}: expected a Tensor; got {type(a).__name__} and {type(b).__name__}")
+    tensor, number = _with_number(op, b, a, float_result)
+    return number, tensor
 
 
 def _with_number(op: str, a: Tensor, b: Any, float_result: bool) -> tuple[Tensor, Number]:
-    if not isinstance(b, (numbers.Number, np.generic)) or isinstance(b, complex):
+    number = b.item() if isinstance(b, np.generic) else b
+    if not isinstance(number, (bool, int, float)):
         raise TypeError(f"{op}: expected a Tensor or a real number; got {type(b).__name__}: make a Tensor of it with tensor(...) or from_numpy(...)")
-    number: Number = b.item() if isinstance(b, np.generic) else b  # type: ignore[assignment]
-    rank = 0 if isinstance(number, bool) else 1 if isinstance(number, int) else 2
+    category = 0 if isinstance(number, bool) else 1 if isinstance(number, int) else 2
     kind = a._data.dtype
-    if rank == 2 or float_result:
-        kind = kind if kind.kind == "f" else dtypes.float32.numpy
-    elif rank == 1 and kind.kind == "b":
-        kind = dtypes.int64.numpy
-    return a if kind == a._data.dtype else Cast.apply(a, kind=kind), number
+    if category == 2 or float_result:
+        kind = kind if kind.kind == "f" else float32.numpy
+    elif category == 1 and kind.kind == "b":
+        kind = int64.numpy
+    return cast(a, kind), number
+
+
+def cast(x: Tensor, kind: Any) -> Tensor:
+    """x with elements of the NumPy type `kind`: itself if it has them already."""
+    if x._data.dtype == kind:
+        return x
+    out: Tensor = Cast.apply(x, kind=kind)
+    return out
+
+
+def fitted(op: str, value: Any, kind: Any) -> Any:
+    """A number as an element of the NumPy type `kind`; TypeError if it is none, RuntimeError where it has no room."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if not isinstance(value, (bool, int, float)):
+        raise TypeError(f"{op}: expected a number or a 0-d Tensor; got {type(value).__name__}")
+    try:
+        return quiet.run(kind.type, value)
+    except (OverflowError, ValueError):
+        raise RuntimeError(f"{op}: value {value} cannot be converted to type {kind} without overflow") from None
 
 
 class Cast(Function):
@@ -88,8 +126,8 @@ class Cast(Function):
 
     name = "ToCopyBackward0"
 
-    def forward(self, x: Array, *, kind: Any) -> Array:
-        return x.astype(kind)
+    def forward(self, x: Array, *, kind: Any) -> Any:
+        return quiet.run(x.astype, kind)
 
     def backward(self, g: Any) -> Any:
         return g
@@ -101,7 +139,7 @@ class Clone(Function):
     name = "CloneBackward0"
 
     def forward(self, x: Array) -> Array:
-        return x.copy()
+        return np.array(x)
 
     def backward(self, g: Any) -> Any:
         return g
@@ -116,12 +154,11 @@ class Add(Function):
     name = "AddBackward0"
 
     def forward(self, a: Any, b: Any) -> Any:
-        self.shapes = np.shape(a), np.shape(b)
-        return a + b
+        return quiet.run(np.add, a, b)
 
     def backward(self, g: Any) -> Any:
-        need_a, need_b = self.needs_input_grad
-        return sum_to(g, self.shapes[0]) if need_a else None, sum_to(g, self.shapes[1]) if need_b else None
+        a, b = self.input_shapes
+        return sum_to(g, a), sum_to(g, b)
 
 
 class Sub(Function):
@@ -130,12 +167,11 @@ class Sub(Function):
     name = "SubBackward0"
 
     def forward(self, a: Any, b: Any) -> Any:
-        self.shapes = np.shape(a), np.shape(b)
-        return a - b
+        return quiet.run(np.subtract, a, b)
 
     def backward(self, g: Any) -> Any:
-        need_a, need_b = self.needs_input_grad
-        return sum_to(g, self.shapes[0]) if need_a else None, sum_to(-g, self.shapes[1]) if need_b else None
+        a, b = self.input_shapes
+        return sum_to(g, a), None if b is None else sum_to(-g, b)
 
 
 class Mul(Function):
@@ -146,13 +182,12 @@ class Mul(Function):
     def forward(self, a: Any, b: Any) -> Any:
         need_a, need_b = self.needs_input_grad
         self.save_for_backward(a if need_b else None, b if need_a else None)
-        self.shapes = np.shape(a), np.shape(b)
-        return a * b
+        return quiet.run(np.multiply, a, b)
 
     def backward(self, g: Any) -> Any:
         a, b = self.saved_tensors
-        need_a, need_b = self.needs_input_grad
-        return sum_to(g * b, self.shapes[0]) if need_a else None, sum_to(g * a, self.shapes[1]) if need_b else None
+        shape_a, shape_b = self.input_shapes
+        return None if b is None else sum_to(g * b, shape_a), None if a is None else sum_to(g * a, shape_b)
 
 
 class Div(Function):
@@ -162,16 +197,13 @@ class Div(Function):
 
     def forward(self, a: Any, b: Any) -> Any:
         self.save_for_backward(a if self.needs_input_grad[1] else None, b)
-        self.shapes = np.shape(a), np.shape(b)
-        with np.errstate(all="ignore"):  # 1/0 is inf and 0/0 is NaN, as in torch, without a warning
-            return a / b
+        return quiet.run(np.divide, a, b)
 
     def backward(self, g: Any) -> Any:
         a, b = self.saved_tensors
-        need_a, need_b = self.needs_input_grad
-        with np.errstate(all="ignore"):
-            da = g / b
-            return sum_to(da, self.shapes[0]) if need_a else None, sum_to(-da * a / b, self.shapes[1]) if need_b else None
+        shape_a, shape_b = self.input_shapes
+        da = g / b
+        return sum_to(da, shape_a), None if a is None else sum_to(-da * (a / b), shape_b)
 
 
 class Pow(Function):
@@ -180,26 +212,22 @@ class Pow(Function):
     name = "PowBackward0"
 
     def forward(self, a: Any, b: Any) -> Any:
-        with np.errstate(all="ignore"):
-            y = np.power(a, b) if not (isinstance(b, (int, float)) and b == 2) else a * a
-        self.save_for_backward(a, b, y if self.needs_input_grad[1] else None)
-        self.shapes = np.shape(a), np.shape(b)
+        _, need_b = self.needs_input_grad
+        y = quiet.run(np.multiply, a, a) if type(b) in (int, float) and b == 2 else quiet.run(np.power, a, b)
+        self.save_for_backward(a, b, y if need_b else None)
+        if isinstance(b, np.ndarray):
+            self.name = "PowBackward1" if isinstance(a, np.ndarray) else "PowBackward2"
         return y
 
     def backward(self, g: Any) -> Any:
         a, b, y = self.saved_tensors
-        need_a, need_b = self.needs_input_grad
+        shape_a, shape_b = self.input_shapes
         da = db = None
-        with np.errstate(all="ignore"):
-            if need_a:
-                if isinstance(b, (int, float)):
-                    slope = 0 * a if b == 0 else b * a ** (b - 1)
-                else:
-                    slope = select(b == 0, 0.0, b * a ** (b - 1))
-                da = sum_to(g * slope, self.shapes[0])
-            if need_b:
-                zero = (a == 0) & (b >= 0)
-                db = sum_to(g * select(zero, 0.0, y * _log(a)), self.shapes[1])
+        if shape_a is not None:
+            da = zeros_like(g) if is_number(b) and b == 0 else g * (b * a ** (b - 1))
+            da = sum_to(da if is_number(b) else select(b == 0, 0.0, da), shape_a)
+        if shape_b is not None:
+            db = sum_to(select((a == 0) & (b >= 0), 0.0, g * (y * _log(a))), shape_b)
         return da, db
 
 
@@ -207,30 +235,26 @@ class Maximum(Function):
     """y = max(a, b), elementwise; equals share the gradient."""
 
     name = "MaximumBackward0"
-    choose = np.maximum
+    choose: ClassVar[Any] = np.maximum
 
     def forward(self, a: Any, b: Any) -> Any:
         self.save_for_backward(a, b)
-        self.shapes = a.shape, b.shape
         return type(self).choose(a, b)  # NaN where either is
 
     def backward(self, g: Any) -> Any:
         a, b = (as_array(v) for v in self.saved_tensors)
-        first = (a > b) if type(self) is Maximum else (a < b)
-        tie = a == b
-        share = first + 0.5 * tie  # (…) 1, ½ or 0: constant wherever there is a derivative
-        share = share.astype(a.dtype)
-        return (
-            sum_to(g * constant(share, g), self.shapes[0]) if self.needs_input_grad[0] else None,
-            sum_to(g * constant(1 - share, g), self.shapes[1]) if self.needs_input_grad[1] else None,
-        )
+        shape_a, shape_b = self.input_shapes
+        a_loses, b_loses = (a < b, b < a) if type(self) is Maximum else (b < a, a < b)
+        g = select(a == b, g / 2, g)
+        da = None if shape_a is None else sum_to(select(a_loses, 0.0, g), shape_a)
+        return da, None if shape_b is None else sum_to(select(b_loses, 0.0, g), shape_b)
 
 
 class Minimum(Maximum):
     """y = min(a, b), elementwise; equals share the gradient."""
 
     name = "MinimumBackward0"
-    choose = np.minimum
+    choose: ClassVar[Any] = np.minimum
 
 
 class Where(Function):
@@ -239,16 +263,16 @@ class Where(Function):
     name = "WhereBackward0"
 
     def forward(self, condition: Array, a: Any, b: Any) -> Any:
-        self.condition = condition
-        self.shapes = np.shape(a), np.shape(b)
+        self.save_for_backward(condition)
         return np.where(condition, a, b)
 
     def backward(self, g: Any) -> Any:
-        _, need_a, need_b = self.needs_input_grad
+        (condition,) = self.saved_tensors
+        _, a, b = self.input_shapes
         return (
             None,
-            sum_to(select(self.condition, g, 0.0), self.shapes[0]) if need_a else None,
-            sum_to(select(self.condition, 0.0, g), self.shapes[1]) if need_b else None,
+            None if a is None else sum_to(select(condition, g, 0.0), a),
+            None if b is None else sum_to(select(condition, 0.0, g), b),
         )
 
 
@@ -273,8 +297,7 @@ class Exp(Function):
     name = "ExpBackward0"
 
     def forward(self, x: Array) -> Array:
-        with np.errstate(all="ignore"):
-            y = np.exp(x)
+        y = quiet.run(np.exp, x)
         self.save_for_backward(y)
         return y
 
@@ -290,13 +313,11 @@ class Log(Function):
 
     def forward(self, x: Array) -> Array:
         self.save_for_backward(x)
-        with np.errstate(all="ignore"):
-            return np.log(x)
+        return quiet.run(np.log, x)
 
     def backward(self, g: Any) -> Any:
         (x,) = self.saved_tensors
-        with np.errstate(all="ignore"):
-            return g / x
+        return g / x
 
 
 class Sqrt(Function):
@@ -305,15 +326,13 @@ class Sqrt(Function):
     name = "SqrtBackward0"
 
     def forward(self, x: Array) -> Array:
-        with np.errstate(all="ignore"):
-            y = np.sqrt(x)
+        y = quiet.run(np.sqrt, x)
         self.save_for_backward(y)
         return y
 
     def backward(self, g: Any) -> Any:
         (y,) = self.saved_tensors
-        with np.errstate(all="ignore"):
-            return g / (2 * y)
+        return g / (2 * y)
 
 
 class Rsqrt(Function):
@@ -322,8 +341,7 @@ class Rsqrt(Function):
     name = "RsqrtBackward0"
 
     def forward(self, x: Array) -> Array:
-        with np.errstate(all="ignore"):
-            y = 1 / np.sqrt(x)
+        y = quiet.run(np.divide, 1, quiet.run(np.sqrt, x))
         self.save_for_backward(y)
         return y
 
@@ -343,7 +361,8 @@ class Abs(Function):
 
     def backward(self, g: Any) -> Any:
         (x,) = self.saved_tensors
-        return g * constant(np.sign(as_array(x)), g)
+        x = as_array(x)
+        return g * constant((x > 0).astype(x.dtype) - (x < 0), g)  # 0 where it is NaN, as in torch
 
 
 class Tanh(Function):
@@ -351,8 +370,8 @@ class Tanh(Function):
 
     name = "TanhBackward0"
 
-    def forward(self, x: Array) -> Array:
-        y = np.tanh(x)
+    def forward(self, x: Array) -> Any:
+        y = quiet.run(np.tanh, x)
         self.save_for_backward(y)
         return y
 
@@ -411,17 +430,23 @@ class Clamp(Function):
 
     name = "ClampBackward1"
 
-    def forward(self, x: Array, *, low: Number | None, high: Number | None) -> Array:
-        inside = np.ones(x.shape, bool)
-        if low is not None:
-            inside &= x >= low
-        if high is not None:
-            inside &= x <= high
-        self.inside = inside
-        return np.asarray(np.clip(x, low, high)).astype(x.dtype, copy=False)
+    def forward(self, x: Array, *, low: Number | None, high: Number | None) -> Any:
+        self.save_for_backward(x)
+        self.low, self.high = low, high
+        y = x.copy() if low is None else np.maximum(x, low)
+        if high is None:
+            self.name = "ClampMinBackward0"
+            return y
+        return np.minimum(y, high)
 
     def backward(self, g: Any) -> Any:
-        return select(self.inside, g, 0.0)
+        x = as_array(self.saved_tensors[0])
+        inside = ~np.isnan(x)
+        if self.low is not None:
+            inside &= x >= self.low
+        if self.high is not None:
+            inside &= x <= self.high
+        return select(inside, g, 0.0)
 
 
 # -- Arrays or Tensors, in formulas that serve both -----------------------------------------------------------------------------------
@@ -434,7 +459,7 @@ def as_array(value: Any) -> Any:
 
 def constant(array: Array, like: Any) -> Any:
     """The array as what `like` is: an array, or a Tensor outside of the graph."""
-    return Tensor(array) if isinstance(like, Tensor) else array
+    return Tensor(np.asarray(array)) if isinstance(like, Tensor) else array
 
 
 def select(condition: Any, a: Any, b: Any) -> Any:
@@ -442,7 +467,7 @@ def select(condition: Any, a: Any, b: Any) -> Any:
     condition = as_array(condition)
     if isinstance(a, Tensor) or isinstance(b, Tensor):
         return Where.apply(condition, a, b)
-    kind = a.dtype if isinstance(a, np.ndarray) else b.dtype
+    kind = b.dtype if is_number(a) and not isinstance(a, np.generic) else a.dtype
     return np.where(condition, a, b).astype(kind, copy=False)
 
 
@@ -451,17 +476,22 @@ def zeros_like(g: Any) -> Any:
     return constant(np.zeros(g.shape, as_array(g).dtype), g)
 
 
+def is_number(value: Any) -> bool:
+    """Whether an operand is a Python number, not an array or a Tensor."""
+    return isinstance(value, (int, float))
+
+
 def _log(x: Any) -> Any:
-    return x.log() if isinstance(x, Tensor) else np.log(x)
+    return x.log() if isinstance(x, Tensor) else float(np.log(x)) if is_number(x) else np.log(x)
 
 
 # -- For users -----------------------------------------------------------------------------------------------------------------------
 
 
-def floating(x: Tensor) -> Tensor:
+def floating(x: Tensor, op: str = "op") -> Tensor:
     """Integers and bool become float32 where a function's values are real numbers."""
-    check_tensor(x)
-    return x if x._data.dtype.kind == "f" else Cast.apply(x, kind=dtypes.float32.numpy)
+    check_tensor(x, op)
+    return x if x._data.dtype.kind == "f" else cast(x, float32.numpy)
 
 
 def check_tensor(x: Any, op: str = "op") -> None:
@@ -470,39 +500,61 @@ def check_tensor(x: Any, op: str = "op") -> None:
         raise TypeError(f"{op}: expected a Tensor; got {type(x).__name__}: make a Tensor of it with tensor(...) or from_numpy(...)")
 
 
+def _scaled(op: str, input: Any, other: Any, alpha: Number) -> Any:
+    """alpha·other."""
+    if alpha == 1:
+        return other
+    if isinstance(alpha, float) and not any(v._data.dtype.kind == "f" for v in (input, other) if isinstance(v, Tensor)):
+        raise RuntimeError(f"{op}: For integral input tensors, argument alpha must not be a floating point number; got {alpha}")
+    return mul(other, alpha) if isinstance(other, Tensor) else other * alpha
+
+
 def add(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
     """input + alpha·other."""
-    if alpha != 1:
-        other = mul(other, alpha) if isinstance(other, Tensor) else other * alpha
-    a, b = operands("add", input, other)
-    return Add.apply(a, b)
+    a, b = operands("add", input, _scaled("add", input, other, alpha))
+    out: Tensor = Add.apply(a, b)
+    return out
 
 
 def sub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
-    """input − alpha·other."""
-    if alpha != 1:
-        other = mul(other, alpha) if isinstance(other, Tensor) else other * alpha
-    a, b = operands("sub", input, other)
-    if (isinstance(a, bool) or (isinstance(a, Tensor) and a._data.dtype.kind == "b")) and (isinstance(b, bool) or isinstance(b, Tensor)):
+    """input − alpha·other.
+
+    Raises:
+        RuntimeError: one of them is a bool tensor.
+    """
+    if any(isinstance(v, Tensor) and v._data.dtype.kind == "b" for v in (input, other)):
         raise RuntimeError("Subtraction, the `-` operator, with a bool tensor is not supported: use ~ or logical operators, or convert it first")
-    return Sub.apply(a, b)
+    a, b = operands("sub", input, _scaled("sub", input, other, alpha))
+    out: Tensor = Sub.apply(a, b)
+    return out
+
+
+class Rsub(Sub):
+    """The same with the number in front, as torch names it."""
+
+    name = "RsubBackward1"
 
 
 def rsub(input: Tensor, other: Any) -> Tensor:
     """other − input."""
-    return sub(other, input)
+    if isinstance(other, Tensor) or input._data.dtype.kind == "b":
+        return sub(other, input)
+    out: Tensor = Rsub.apply(*operands("rsub", other, input))
+    return out
 
 
 def mul(input: Any, other: Any) -> Tensor:
     """input·other, elementwise."""
     a, b = operands("mul", input, other)
-    return Mul.apply(a, b)
+    out: Tensor = Mul.apply(a, b)
+    return out
 
 
 def div(input: Any, other: Any) -> Tensor:
     """input/other, elementwise; integers give float32."""
     a, b = operands("div", input, other, float_result=True)
-    return Div.apply(a, b)
+    out: Tensor = Div.apply(a, b)
+    return out
 
 
 def rdiv(input: Tensor, other: Any) -> Tensor:
@@ -510,13 +562,20 @@ def rdiv(input: Tensor, other: Any) -> Tensor:
     return div(other, input)
 
 
-def pow(input: Any, exponent: Any) -> Tensor:  # noqa: A001  torch's name
-    """input raised to the exponent, elementwise."""
+def pow(input: Any, exponent: Any) -> Tensor:  # torch's name
+    """input raised to the exponent, elementwise.
+
+    Raises:
+        RuntimeError: an integer raised to a negative one, or bool to bool.
+    """
     a, b = operands("pow", input, exponent)
-    integral = isinstance(a, Tensor) and a._data.dtype.kind in "ib"
-    if integral and (isinstance(b, int) and b < 0):
+    kind = (a if isinstance(a, Tensor) else b)._data.dtype.kind
+    if kind == "b":
+        raise RuntimeError("pow is not implemented for bool tensors: convert one with .long() or .float()")
+    if kind == "i" and (as_array(b) < 0 if is_number(b) else (b._data < 0).any()):
         raise RuntimeError("Integers to negative integer powers are not allowed: convert the base to a floating point type")
-    return Pow.apply(a, b)
+    out: Tensor = Pow.apply(a, b)
+    return out
 
 
 def rpow(input: Tensor, base: Any) -> Tensor:
@@ -529,23 +588,25 @@ def neg(input: Tensor) -> Tensor:
     check_tensor(input, "neg")
     if input._data.dtype.kind == "b":
         raise RuntimeError("Negation, the `-` operator, on a bool tensor is not supported: use the `~` operator")
-    return Neg.apply(input)
+    out: Tensor = Neg.apply(input)
+    return out
 
 
 def maximum(input: Tensor, other: Tensor) -> Tensor:
     """The larger of the two, elementwise; NaN where either is; equals share the gradient."""
-    check_tensor(input, "maximum")
-    check_tensor(other, "maximum")
-    a, b = operands("maximum", input, other)
-    return Maximum.apply(a, b)
+    return _choose("maximum", Maximum, input, other)
 
 
 def minimum(input: Tensor, other: Tensor) -> Tensor:
     """The smaller of the two, elementwise; NaN where either is; equals share the gradient."""
-    check_tensor(input, "minimum")
-    check_tensor(other, "minimum")
-    a, b = operands("minimum", input, other)
-    return Minimum.apply(a, b)
+    return _choose("minimum", Minimum, input, other)
+
+
+def _choose(op: str, cls: type[Maximum], input: Tensor, other: Tensor) -> Tensor:
+    check_tensor(input, op)
+    check_tensor(other, op)
+    out: Tensor = cls.apply(*operands(op, input, other))
+    return out
 
 
 def where(condition: Tensor, input: Any, other: Any) -> Tensor:
@@ -557,124 +618,140 @@ def where(condition: Tensor, input: Any, other: Any) -> Tensor:
     check_tensor(condition, "where")
     if condition._data.dtype.kind != "b":
         raise RuntimeError(f"where expected condition to be a boolean tensor, but got a tensor with dtype {condition.dtype}")
-    if isinstance(input, Tensor) or isinstance(other, Tensor):
-        a, b = operands("where", input, other)
-    else:
-        a, b = Tensor(np.asarray(input, dtypes.as_dtype(type(input)).numpy)), Tensor(np.asarray(other, dtypes.as_dtype(type(other)).numpy))
-        a, b = operands("where", a, b)
-    for part in (a, b):
-        broadcast_shape("where", condition._data.shape, np.shape(as_array(part)))
+    if is_number(input) and is_number(other):
+        input = Tensor(np.asarray(input, as_dtype(type(input)).numpy))
+    a, b = operands("where", input, other)
     kind = (a if isinstance(a, Tensor) else b)._data.dtype
-    a, b = (v if isinstance(v, Tensor) else Tensor(np.asarray(v, kind)) for v in (a, b))
-    return Where.apply(condition, a, b)
+    a, b = (v if isinstance(v, Tensor) else Tensor(np.asarray(fitted("where", v, kind))) for v in (a, b))
+    broadcast_shape("where", condition._data.shape, broadcast_shape("where", a._data.shape, b._data.shape))
+    out: Tensor = Where.apply(condition, a, b)
+    return out
 
 
 def exp(input: Tensor) -> Tensor:
     """eˣ, elementwise."""
-    return Exp.apply(floating(input))
+    out: Tensor = Exp.apply(floating(input, "exp"))
+    return out
 
 
 def log(input: Tensor) -> Tensor:
     """The natural logarithm, elementwise; −inf at 0, NaN below."""
-    return Log.apply(floating(input))
+    out: Tensor = Log.apply(floating(input, "log"))
+    return out
 
 
 def sqrt(input: Tensor) -> Tensor:
     """√x, elementwise; NaN below 0."""
-    return Sqrt.apply(floating(input))
+    out: Tensor = Sqrt.apply(floating(input, "sqrt"))
+    return out
 
 
 def rsqrt(input: Tensor) -> Tensor:
     """1/√x, elementwise."""
-    return Rsqrt.apply(floating(input))
+    out: Tensor = Rsqrt.apply(floating(input, "rsqrt"))
+    return out
 
 
 def tanh(input: Tensor) -> Tensor:
     """The hyperbolic tangent, elementwise."""
-    return Tanh.apply(floating(input))
+    out: Tensor = Tanh.apply(floating(input, "tanh"))
+    return out
 
 
 def sigmoid(input: Tensor) -> Tensor:
     """1/(1 + e^(−x)), elementwise, without overflow."""
-    return Sigmoid.apply(floating(input))
+    out: Tensor = Sigmoid.apply(floating(input, "sigmoid"))
+    return out
 
 
 def erf(input: Tensor) -> Tensor:
     """The error function, elementwise."""
-    return Erf.apply(floating(input))
+    out: Tensor = Erf.apply(floating(input, "erf"))
+    return out
 
 
-def abs(input: Tensor) -> Tensor:  # noqa: A001
+def abs(input: Tensor) -> Tensor:
     """|x|, elementwise; its gradient at 0 is 0."""
     check_tensor(input, "abs")
-    return Abs.apply(input)
+    if input._data.dtype.kind == "b":
+        raise RuntimeError("abs is not implemented for bool tensors")
+    out: Tensor = Abs.apply(input)
+    return out
 
 
-def clamp(input: Tensor, min: Number | None = None, max: Number | None = None) -> Tensor:  # noqa: A002
+def clamp(input: Tensor, min: Number | None = None, max: Number | None = None) -> Tensor:
     """input held between min and max; the gradient passes at the bounds."""
     check_tensor(input, "clamp")
     if min is None and max is None:
-        raise ValueError("torch.clamp: At least one of 'min' or 'max' must not be None")
+        raise RuntimeError("torch.clamp: At least one of 'min' or 'max' must not be None")
+    bounds: list[Number | None] = []
     for bound in (min, max):
-        if bound is not None and not isinstance(bound, (int, float, np.generic)):
-            raise TypeError(f"clamp: min and max must be numbers; got {type(bound).__name__}: use maximum and minimum for Tensors")
-    if any(isinstance(bound, float) for bound in (min, max)):
-        input = floating(input)
-    return Clamp.apply(input, low=min, high=max)
+        if isinstance(bound, np.generic):
+            bound = bound.item()
+        if bound is not None:
+            if not is_number(bound):
+                raise TypeError(f"clamp: min and max must be numbers; got {type(bound).__name__}: use maximum and minimum for Tensors")
+            input, bound = _with_number("clamp", input, bound, False)
+        bounds.append(bound)
+    out: Tensor = Clamp.apply(input, low=bounds[0], high=bounds[1])
+    return out
 
 
 def clone(input: Tensor) -> Tensor:
     """A copy of its own memory; gradients pass through."""
     check_tensor(input, "clone")
-    return Clone.apply(input)
+    out: Tensor = Clone.apply(input)
+    return out
 
 
 def contiguous(input: Tensor) -> Tensor:
     """Itself if its elements lie in memory in the order of its indices, else a copy that does."""
-    return input if input._data.flags.c_contiguous else Clone.apply(input)
+    return input if input._data.flags.c_contiguous else clone(input)
 
 
 def to(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Another element type: to(dtype), to(other Tensor), to("cpu"); itself where nothing changes.
+    """Another element type: to(dtype), to(other Tensor), to("cpu"); itself where nothing changes, unless copy=True.
 
     Raises:
         RuntimeError: a device other than the CPU.
     """
+    check_tensor(input, "to")
+    unknown = set(kwargs) - {"dtype", "device", "other", "copy", "non_blocking"}
+    flags = [arg for arg in args if isinstance(arg, bool)]  # non_blocking, copy
+    if unknown or len(flags) > 2:
+        raise TypeError(f"to() got unexpected arguments {sorted(unknown) or flags}: it takes dtype, device, other, non_blocking, copy")
     kind = input._data.dtype
-    for arg in (*args, *(v for k, v in kwargs.items() if k in ("dtype", "device", "other"))):
+    for arg in (*args, *(kwargs.get(k) for k in ("dtype", "device", "other"))):
         if isinstance(arg, Tensor):
             kind = arg._data.dtype
         elif isinstance(arg, str):
             if arg != "cpu":
                 raise RuntimeError(f"the only device here is 'cpu'; got {arg!r}")
         elif arg is not None and not isinstance(arg, bool):
-            kind = dtypes.as_dtype(arg).numpy
-    unknown = set(kwargs) - {"dtype", "device", "other", "copy", "non_blocking"}
-    if unknown:
-        raise TypeError(f"to() got unexpected keyword arguments {sorted(unknown)}: it takes dtype, device, other, copy")
+            kind = as_dtype(arg).numpy
     if kind != input._data.dtype:
-        return Cast.apply(input, kind=kind)
-    return clone(input) if kwargs.get("copy") else input
+        return cast(input, kind)
+    return clone(input) if kwargs.get("copy") or flags[1:] == [True] else input
 
 
 def float_(input: Tensor) -> Tensor:
     """As float32."""
-    return to(input, dtypes.float32)
+    return to(input, float32)
 
 
 def double(input: Tensor) -> Tensor:
     """As float64."""
-    return to(input, dtypes.float64)
+    return to(input, float64)
 
 
 def long(input: Tensor) -> Tensor:
     """As int64, towards zero."""
-    return to(input, dtypes.int64)
+    return to(input, int64)
 
 
 def bool_(input: Tensor) -> Tensor:
     """As bool: whether it is not 0."""
-    return to(input, dtypes.bool_)
+    return to(input, bool_dtype)
 
 
 # Comparisons and logic: no gradients
@@ -682,7 +759,17 @@ def bool_(input: Tensor) -> Tensor:
 
 def _compare(name: str, ufunc: Any, input: Any, other: Any) -> Tensor:
     a, b = operands(name, input, other)
-    return Tensor(np.asarray(ufunc(as_array(a), as_array(b))))
+    return Tensor(np.asarray(quiet.run(ufunc, as_array(a), as_array(b))))
+
+
+def equals(input: Tensor, other: Any) -> Any:
+    """The operator ==: elementwise; False where other is neither a Tensor nor a number."""
+    return eq(input, other) if isinstance(other, (Tensor, bool, int, float, np.generic, np.ndarray)) else NotImplemented
+
+
+def differs(input: Tensor, other: Any) -> Any:
+    """The operator !=: elementwise; True where other is neither a Tensor nor a number."""
+    return ne(input, other) if isinstance(other, (Tensor, bool, int, float, np.generic, np.ndarray)) else NotImplemented
 
 
 def eq(input: Any, other: Any) -> Tensor:
@@ -775,41 +862,31 @@ def allclose(input: Tensor, other: Tensor, rtol: float = 1e-5, atol: float = 1e-
     return bool(np.allclose(input._data, other._data, rtol=rtol, atol=atol, equal_nan=equal_nan))
 
 
-# In place
+# In place: the op out of place, and its result moved in
 
 
 def add_(input: Tensor, other: Any, *, alpha: Number = 1) -> Tensor:
     """input ← input + alpha·other."""
-    if alpha != 1:
-        other = mul(other, alpha) if isinstance(other, Tensor) else other * alpha
-    return write_in_place(input, Add, *_in_place_operand("add_", input, other))
+    check_tensor(input, "add_")
+    return write_in_place(input, add, other, alpha=alpha)
 
 
 def sub_(input: Tensor, other: Any, *, alpha: Number = 1) -> Tensor:
     """input ← input − alpha·other."""
-    if alpha != 1:
-        other = mul(other, alpha) if isinstance(other, Tensor) else other * alpha
-    return write_in_place(input, Sub, *_in_place_operand("sub_", input, other))
+    check_tensor(input, "sub_")
+    return write_in_place(input, sub, other, alpha=alpha)
 
 
 def mul_(input: Tensor, other: Any) -> Tensor:
     """input ← input·other."""
-    return write_in_place(input, Mul, *_in_place_operand("mul_", input, other))
+    check_tensor(input, "mul_")
+    return write_in_place(input, mul, other)
 
 
 def div_(input: Tensor, other: Any) -> Tensor:
     """input ← input/other."""
-    if input._data.dtype.kind != "f":
-        raise RuntimeError(f"result type Float can't be cast to the desired output type {input.dtype}: divide out of place")
-    return write_in_place(input, Div, *_in_place_operand("div_", input, other))
-
-
-def _in_place_operand(op: str, input: Tensor, other: Any) -> tuple[Any]:
-    check_tensor(input, op)
-    a, b = operands(op, input, other)
-    if a is not input:  # input would have to change its own type
-        raise RuntimeError(f"{op}: result type {a.dtype} can't be cast to the desired output type {input.dtype}")
-    return (b,)
+    check_tensor(input, "div_")
+    return write_in_place(input, div, other)
 
 
 class Fill(Function):
@@ -817,11 +894,20 @@ class Fill(Function):
 
     name = "FillBackward0"
 
-    def forward(self, x: Array, value: Any) -> Array:
-        return np.full(x.shape, value, x.dtype)
+    def forward(self, x: Array, value: Any) -> Any:
+        if isinstance(value, np.ndarray):
+            self.name = "FillBackward1"
+        return quiet.run(np.full, x.shape, value, x.dtype)
 
     def backward(self, g: Any) -> Any:
-        return zeros_like(g) if self.needs_input_grad[0] else None, sum_to(g, ()) if self.needs_input_grad[1] else None
+        x, value = self.input_shapes
+        return None if x is None else zeros_like(g), sum_to(g, value)
+
+
+class Zero(Fill):
+    """Every element becomes 0."""
+
+    name = "ZeroBackward0"
 
 
 class Copy(Function):
@@ -829,33 +915,34 @@ class Copy(Function):
 
     name = "CopyBackwards"
 
-    def forward(self, x: Array, source: Array) -> Array:
-        self.shape = source.shape
-        return np.broadcast_to(source, x.shape).astype(x.dtype)
+    def forward(self, x: Array, source: Array) -> Any:
+        return quiet.run(np.broadcast_to(source, x.shape).astype, x.dtype)
 
     def backward(self, g: Any) -> Any:
-        return zeros_like(g) if self.needs_input_grad[0] else None, sum_to(g, self.shape) if self.needs_input_grad[1] else None
+        x, source = self.input_shapes
+        return None if x is None else zeros_like(g), sum_to(g, source)
 
 
 def fill_(input: Tensor, value: Any) -> Tensor:
     """input ← value, everywhere."""
     check_tensor(input, "fill_")
-    if isinstance(value, Tensor) and value._data.ndim:
-        raise RuntimeError(f"fill_ only supports 0-dimension value tensor but got tensor with {value._data.ndim} dimensions.")
-    if not isinstance(value, (Tensor, int, float, np.generic)):
-        raise TypeError(f"fill_: value must be a number or a 0-d Tensor; got {type(value).__name__}")
-    return write_in_place(input, Fill, value)
+    if isinstance(value, Tensor):
+        if value._data.ndim:
+            raise RuntimeError(f"fill_ only supports 0-dimension value tensor but got tensor with {value._data.ndim} dimensions.")
+        return write_in_place(input, Fill.apply, value)
+    return write_in_place(input, Fill.apply, fitted("fill_", value, input._data.dtype))
 
 
 def zero_(input: Tensor) -> Tensor:
     """input ← 0, everywhere."""
-    return fill_(input, 0)
+    check_tensor(input, "zero_")
+    return write_in_place(input, Zero.apply, 0)
 
 
 def copy_(input: Tensor, source: Tensor) -> Tensor:
     """input ← source, broadcast and converted to input's element type."""
     check_tensor(input, "copy_")
     check_tensor(source, "copy_")
-    if input._data.shape != source._data.shape and broadcast_shape("copy_", input._data.shape, source._data.shape) != input._data.shape:
+    if broadcast_shape("copy_", input._data.shape, source._data.shape) != input._data.shape:
         raise RuntimeError(f"copy_: a tensor of shape {list(source.shape)} cannot be broadcast to {list(input.shape)}, the tensor written to")
-    return write_in_place(input, Copy, source)
+    return write_in_place(input, Copy.apply, source)

@@ -1,80 +1,86 @@
-"""Picking elements and putting them: the gradient of a pick is a put, of a put a pick."""
+"""Picking elements and putting them: the gradient of a pick is a put, of a put a pick.
+
+A key in brackets is taken apart into at most two keys for NumPy, as torch does it: integers, slices, None and ... first, which give a view;
+then integer and bool tensors on what is left. NumPy alone would count the integers among the tensors and put their axes elsewhere.
+"""
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import numpy as np
 
-from ..tensor import Function, Tensor, write_in_place
-from .elementwise import as_array, broadcast_shape, check_tensor, select, sum_to
+from ..tensor import Function, Tensor, check_writable, touch, write_in_place
+from .elementwise import as_array, broadcast_shape, check_tensor, fitted, quiet, select, sum_to
 from .reduction import one_axis
 
 Array = np.ndarray[Any, Any]
+Key = tuple[Any, ...]
 
 
-def _scatter_sum(shape: tuple[int, ...], key: Any, g: Array) -> Array:
+def _scatter_sum(shape: tuple[int, ...], key: Key, g: Array) -> Array:
     """Zeros with g added at the key: an element picked twice gets both gradients."""
     out = np.zeros(shape, g.dtype)
-    if _is_basic(key):
-        out[key] = g
-    else:
+    if any(isinstance(k, np.ndarray) and k.dtype.kind == "i" for k in key):
         np.add.at(out, key, g)
+    else:
+        out[key] = g
     return out
-
-
-def _is_basic(key: Any) -> bool:
-    return all(k is None or k is Ellipsis or isinstance(k, (slice, int)) for k in key)
 
 
 class GetItem(Function):
     """y = x[key]."""
 
-    name = "SelectBackward0"
-    is_view = True
-
-    def forward(self, x: Array, *, key: Any) -> Any:
-        self.shape, self.key = x.shape, key
-        return x[(*key, ...)] if _is_basic(key) and Ellipsis not in key else x[key]  # with ... NumPy gives a 0-d view, not a scalar
+    def forward(self, x: Array, *, key: Key, name: str) -> Any:
+        self.shape, self.key, self.name = x.shape, key, name
+        return x[key]
 
     def backward(self, g: Any) -> Any:
-        if isinstance(g, Tensor):
-            return Put.apply(g, shape=self.shape, key=self.key)
-        return _scatter_sum(self.shape, self.key, g)
+        return Put.on(g, shape=self.shape, key=self.key)
 
 
 class Put(Function):
     """Zeros with x added at the key: the transpose of GetItem, and GetItem is its transpose."""
 
-    def forward(self, x: Array, *, shape: tuple[int, ...], key: Any) -> Array:
+    def forward(self, x: Array, *, shape: tuple[int, ...], key: Key) -> Array:
         self.key = key
         return _scatter_sum(shape, key, x)
 
     def backward(self, g: Any) -> Any:
-        return GetItem.apply(g, key=self.key) if isinstance(g, Tensor) else g[self.key]
+        return GetItem.on(g, key=self.key, name="IndexBackward0")
 
 
 class SetItem(Function):
-    """y = x, but value at the key: the value gets the gradient of its places, x that of all others."""
+    """y = x, but value at the keys: the value gets the gradient of its places, x that of all others."""
 
     name = "CopySlices"
 
-    def forward(self, x: Array, value: Any, *, key: Any) -> Array:
-        self.key, self.value_shape = key, np.shape(value)
-        y = x.copy()
-        y[key] = value
+    def forward(self, x: Array, value: Any, *, keys: list[Key]) -> Array:
+        self.keys = keys
+        y = np.array(x)
+        _assign(y, keys, value)
         return y
 
     def backward(self, g: Any) -> Any:
+        x, value = self.input_shapes
         dx = dv = None
-        if self.needs_input_grad[0]:
-            mask = np.ones(g.shape, bool)
-            mask[self.key] = False
-            dx = select(mask, g, 0.0)
-        if self.needs_input_grad[1]:
-            picked = g[self.key] if isinstance(g, np.ndarray) else GetItem.apply(g, key=self.key)
-            dv = sum_to(picked if hasattr(picked, "shape") else np.asarray(picked), self.value_shape)
+        if x is not None:
+            others = np.ones(g.shape, bool)
+            _assign(others, self.keys, False)
+            dx = select(others, g, 0.0)
+        if value is not None:
+            for key in self.keys:
+                g = GetItem.on(g, key=key, name="IndexBackward0")
+            dv = sum_to(g, value)
         return dx, dv
+
+
+def _assign(array: Array, keys: list[Key], value: Any) -> None:
+    """array[keys] = value; all keys but the last give views."""
+    for key in keys[:-1]:
+        array = array[key]
+    quiet.run(array.__setitem__, keys[-1], value)
 
 
 class Gather(Function):
@@ -83,16 +89,14 @@ class Gather(Function):
     name = "GatherBackward0"
 
     def forward(self, x: Array, *, axis: int, index: Array) -> Any:
-        grid = list(np.ogrid[tuple(slice(n) for n in index.shape)])
+        grid: list[Any] = list(np.indices(index.shape, sparse=True))
         if grid:
             grid[axis] = index
         self.shape, self.key = x.shape, tuple(grid)
         return x[self.key] if grid else x.copy()
 
     def backward(self, g: Any) -> Any:
-        if not self.key:
-            return g
-        return Put.apply(g, shape=self.shape, key=self.key) if isinstance(g, Tensor) else _scatter_sum(self.shape, self.key, g)
+        return Put.on(g, shape=self.shape, key=self.key) if self.key else g.reshape(self.shape)
 
 
 class MaskedFill(Function):
@@ -100,62 +104,101 @@ class MaskedFill(Function):
 
     name = "MaskedFillBackward0"
 
-    def forward(self, x: Array, value: Any, *, mask: Array) -> Array:
-        self.mask, self.shape = mask, x.shape
-        return np.where(mask, np.asarray(value, x.dtype), x)
+    def forward(self, x: Array, value: Any, mask: Array) -> Array:
+        self.save_for_backward(mask)
+        if isinstance(value, np.ndarray):
+            self.name = "MaskedFillBackward1"
+        return np.where(mask, quiet.run(np.asarray(value).astype, x.dtype), x)
 
     def backward(self, g: Any) -> Any:
-        dx = sum_to(select(self.mask, 0.0, g), self.shape) if self.needs_input_grad[0] else None
-        return dx, sum_to(select(self.mask, g, 0.0), ()) if self.needs_input_grad[1] else None
+        (mask,) = self.saved_tensors
+        x, value, _ = self.input_shapes
+        return None if x is None else sum_to(select(mask, 0.0, g), x), None if value is None else sum_to(select(mask, g, 0.0), ()), None
 
 
 # -- For users -----------------------------------------------------------------------------------------------------------------------
 
 
-def _key(x: Tensor, key: Any) -> tuple[Any, ...]:
-    """An index as NumPy reads it, with torch's errors."""
+def _keys(x: Tensor, key: Any) -> tuple[list[Key], str]:
+    """The one or two keys for NumPy, with torch's errors, and the name torch gives the node."""
     parts = key if isinstance(key, tuple) else (key,)
-    out: list[Any] = []
     used = sum(_axes_used(k) for k in parts)
-    if used > x._data.ndim:
-        raise IndexError(f"too many indices for tensor of dimension {x._data.ndim}: got {used}")
+    ndim, shape = x._data.ndim, x._data.shape
+    if used > ndim:
+        raise IndexError(f"too many indices for tensor of dimension {ndim}: got {used}")
+    if sum(1 for k in parts if k is Ellipsis) > 1:
+        raise IndexError("an index can only have a single ellipsis ('...')")
+    basic: list[Any] = []  # what gives a view
+    fancy: list[Any] = []  # the tensors, and `:` for every other axis of that view
+    name = "AliasBackward0"
     axis = 0
     for i, k in enumerate(parts):
-        if k is Ellipsis:
-            if sum(1 for other in parts if other is Ellipsis) > 1:
-                raise IndexError("an index can only have a single ellipsis ('...')")
-            axis = x._data.ndim - sum(_axes_used(rest) for rest in parts[i + 1 :])
-            out.append(k)
-            continue
         if isinstance(k, (Tensor, np.ndarray, list)):
-            k = as_array(k) if not isinstance(k, list) else np.asarray(as_nested(k), dtype=None if k else np.int64)
-            if k.dtype.kind not in "ib":
-                raise IndexError(f"tensors used as indices must be int64 or bool tensors; got {k.dtype}")
-            if k.dtype.kind == "b":
-                shape = x._data.shape[axis : axis + k.ndim]
-                if k.shape != shape:
-                    raise IndexError(f"The shape of the mask {list(k.shape)} at index {i} does not match the shape of the indexed tensor {list(x.shape)}")
-            else:
-                _in_bounds(k, x._data.shape[axis], axis)
-            k = k.copy()  # the key is kept for backward; the caller may change its own
-        elif isinstance(k, (bool, np.bool_)):
-            raise IndexError("a bool as an index is not supported: use a bool tensor of the indexed tensor's shape")
+            k = _index_array(k)
+            if k.ndim == 0 and k.dtype.kind == "i":
+                k = k.item()  # as in torch, a 0-d tensor is an integer, and gives a view
+        if k is Ellipsis:
+            basic.append(k)
+            fancy.append(k)
+            axis = ndim - sum(_axes_used(rest) for rest in parts[i + 1 :])
+        elif k is None:
+            basic.append(k)
+            fancy.append(slice(None))
+            name = "UnsqueezeBackward0"
         elif isinstance(k, slice):
+            k = slice(*(None if v is None else operator.index(v) for v in (k.start, k.stop, k.step)))
             if k.step is not None and k.step <= 0:
                 raise ValueError(f"step must be greater than zero; got {k.step}")
-        elif k is not None:
+            if k.indices(shape[axis]) != (0, shape[axis], 1):
+                name = "SliceBackward0"
+            basic.append(k)
+            fancy.append(slice(None))
+            axis += 1
+        elif isinstance(k, np.ndarray):
+            if k.dtype.kind == "b" and k.shape != shape[axis : axis + k.ndim]:
+                raise IndexError(f"The shape of the mask {list(k.shape)} at index {i} does not match the shape of the indexed tensor {list(shape)}")
+            if k.dtype.kind == "i":
+                _in_bounds(k, shape[axis], axis)
+            basic.extend([slice(None)] * _axes_used(k))
+            fancy.append(k)
+            axis += _axes_used(k)
+        elif isinstance(k, (bool, np.bool_)):
+            raise IndexError("a bool as an index is not supported: use a bool tensor of the indexed tensor's shape")
+        else:
             try:
-                k = k.__index__()
-            except AttributeError:
-                raise TypeError(
+                k = operator.index(k)
+            except TypeError:
+                raise IndexError(
                     f"only integers, slices (`:`), ellipsis (`...`), None and long or bool tensors are valid indices (got {type(k).__name__})"
                 ) from None
-            n = x._data.shape[axis]
-            if not -n <= k < n:
-                raise IndexError(f"index {k} is out of bounds for dimension {axis} with size {n}")
-        axis += _axes_used(k)
-        out.append(k)
-    return tuple(out)
+            if not -shape[axis] <= k < shape[axis]:
+                raise IndexError(f"index {k} is out of bounds for dimension {axis} with size {shape[axis]}")
+            basic.append(k)
+            name = "SelectBackward0"
+            axis += 1
+    if Ellipsis not in basic:
+        basic.append(Ellipsis)  # with ... NumPy gives a 0-d view where it would give a scalar
+    if not any(isinstance(k, np.ndarray) for k in fancy):
+        return [tuple(basic)], name
+    _broadcast_together([k for k in fancy if isinstance(k, np.ndarray)])
+    first = [] if all(isinstance(k, slice) and k == slice(None) for k in basic[:-1]) and basic[-1] is Ellipsis else [tuple(basic)]
+    return [*first, tuple(fancy)], "IndexBackward0"
+
+
+def _index_array(k: Any) -> Array:
+    """A tensor of indices as an array of its own: it is kept for backward, and the caller may change theirs."""
+    array = np.array(as_nested(k), dtype=None if k else np.int64) if isinstance(k, list) else np.array(as_array(k))
+    if array.dtype.kind not in "ib":
+        raise IndexError(f"tensors used as indices must be int64 or bool tensors; got {array.dtype}")
+    return array
+
+
+def _broadcast_together(indices: list[Array]) -> None:
+    shapes = [k.shape if k.dtype.kind == "i" else (np.count_nonzero(k),) for k in indices]
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        raise IndexError(f"shape mismatch: indexing tensors could not be broadcast together with shapes {', '.join(map(str, shapes))}") from None
 
 
 def as_nested(values: Any) -> Any:
@@ -166,6 +209,8 @@ def as_nested(values: Any) -> Any:
 def _axes_used(k: Any) -> int:
     if k is None or k is Ellipsis or isinstance(k, (bool, np.bool_)):
         return 0
+    if isinstance(k, list):
+        k = _index_array(k)
     array = as_array(k)
     return array.ndim if isinstance(array, np.ndarray) and array.dtype.kind == "b" else 1
 
@@ -178,24 +223,43 @@ def _in_bounds(index: Array, n: int, axis: int) -> None:
 
 def getitem(input: Tensor, key: Any) -> Tensor:
     """x[key]: a view for integers, slices, None and ...; a copy for integer and bool tensors."""
-    return GetItem.apply(input, key=_key(input, key))
+    keys, name = _keys(input, key)
+    for k in keys:
+        input = GetItem.apply(input, key=k, name=name)
+    return input
 
 
 def setitem(input: Tensor, key: Any, value: Any) -> None:
-    """x[key] = value, in place, recorded where a gradient is wanted."""
-    found = _key(input, key)
-    if isinstance(value, (Tensor, np.ndarray)):
-        array = as_array(value)
-        places = input._data[found].shape
-        extra = array.ndim - len(places)  # torch ignores leading axes of length 1 of the value
-        if extra > 0 and all(n == 1 for n in array.shape[:extra]):
-            value = value.reshape(array.shape[extra:])
-            array = as_array(value)
-        if array.shape != places and (array.ndim > len(places) or broadcast_shape("setitem", places, array.shape) != places):
-            raise RuntimeError(f"shape mismatch: value tensor of shape {list(array.shape)} cannot be broadcast to indexing result of shape {list(places)}")
-    elif not isinstance(value, (int, float, np.generic)):
+    """x[key] = value, in place, recorded where a gradient is wanted.
+
+    Raises:
+        IndexError: the key.
+        TypeError, RuntimeError: a value that is no Tensor or number, or of a shape that does not fit.
+    """
+    keys, _ = _keys(input, key)
+    places = input._data
+    for k in keys:
+        places = places[k]
+    if isinstance(value, Tensor):
+        came = value._data.shape
+        extra = max(value._data.ndim - places.ndim, 0)  # torch ignores leading axes of length 1 of the value
+        if all(n == 1 for n in came[:extra]):
+            value = value.reshape(came[extra:]) if extra else value
+        if value._data.ndim > places.ndim or broadcast_shape("setitem", places.shape, value._data.shape) != places.shape:
+            raise RuntimeError(
+                f"shape mismatch: value tensor of shape {list(came)} cannot be broadcast to indexing result of shape {list(places.shape)}"
+            )
+        if value._data.dtype != input._data.dtype and any(isinstance(k, np.ndarray) for k in keys[-1]):
+            raise RuntimeError(f"Index put requires the source and destination dtypes match, got {input.dtype} for the destination and {value.dtype}")
+    elif isinstance(value, (bool, int, float, np.generic)):
+        value = fitted("setitem", value, input._data.dtype)
+    else:
         raise TypeError(f"can't assign a {type(value).__name__} to a tensor: make a Tensor of it with tensor(...)")
-    write_in_place(input, SetItem, value, key=found)
+    if check_writable(input, value):
+        write_in_place(input, SetItem.apply, value, keys=keys)
+    else:  # in no graph: only the elements themselves are touched
+        _assign(input._data, keys, as_array(value).copy())
+        touch(input)
 
 
 def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
@@ -216,15 +280,21 @@ def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
     at = one_axis(dim, input._data.ndim)
     for i, (m, n) in enumerate(zip(index._data.shape, input._data.shape)):
         if i != at and m > n:
-            raise RuntimeError(f"Size does not match at dimension {i} expected index {list(index.shape)} to be no larger than self {list(input.shape)}")
+            raise RuntimeError(f"Size does not match at dimension {i}: index {list(index.shape)} must be no larger than input {list(input.shape)}")
     n = input._data.shape[at] if input._data.ndim else 1
-    if index._data.size and (index._data.max() >= n or index._data.min() < 0):
-        raise IndexError(f"index {index._data.max() if index._data.max() >= n else index._data.min()} is out of bounds for dimension {at} with size {n}")
-    return Gather.apply(input, axis=at, index=index._data.copy())
+    bad = index._data[(index._data < 0) | (index._data >= n)]
+    if bad.size:
+        raise RuntimeError(f"index {bad.flat[0]} is out of bounds for dimension {at} with size {n}")
+    out: Tensor = Gather.apply(input, axis=at, index=index._data.copy())
+    return out
 
 
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
-    """The slices of input at the given indices along dim, as a copy."""
+    """The slices of input at the given indices along dim, as a copy.
+
+    Raises:
+        IndexError: an index out of bounds (negative ones are), or one with more than one axis.
+    """
     check_tensor(input, "index_select")
     check_tensor(index, "index_select")
     if index._data.ndim > 1:
@@ -232,11 +302,17 @@ def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     if index._data.dtype.kind != "i":
         raise RuntimeError(f"index_select(): Expected dtype int64 for index; got {index.dtype}")
     at = one_axis(dim, input._data.ndim)
+    n = input._data.shape[at] if input._data.ndim else 1
+    places = index._data.reshape(-1).copy()
+    bad = places[(places < 0) | (places >= n)]
+    if bad.size:
+        raise IndexError(f"index out of range in self: {bad[0]} along dimension {at} of size {n}")
     if not input._data.ndim:
+        if places.size != 1:
+            raise RuntimeError(f"index_select(): Index to scalar can have only 1 value, got {places.size} value(s)")
         return input.clone()
-    if index._data.size and index._data.min() < 0:
-        raise IndexError(f"index out of range in self: {index._data.min()} along dimension {at} of size {input._data.shape[at]}")
-    return getitem(input, (slice(None),) * at + (index.reshape(-1),))
+    out: Tensor = GetItem.apply(input, key=(slice(None),) * at + (places,), name="IndexSelectBackward0")
+    return out
 
 
 def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
@@ -249,13 +325,13 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
     check_tensor(mask, "masked_fill")
     if mask._data.dtype.kind != "b":
         raise RuntimeError(f"masked_fill_ only supports boolean masks, but got mask with dtype {mask.dtype}")
-    if isinstance(value, Tensor):
-        if value._data.ndim:
-            raise RuntimeError(f"masked_fill only supports a 0-dimensional value tensor, but got tensor with {value._data.ndim} dimension(s).")
-    elif not isinstance(value, (int, float, np.generic)):
-        raise TypeError(f"masked_fill: value must be a number or a 0-d Tensor; got {type(value).__name__}")
+    if not isinstance(value, Tensor):
+        value = fitted("masked_fill", value, input._data.dtype)
+    elif value._data.ndim:
+        raise RuntimeError(f"masked_fill only supports a 0-dimensional value tensor, but got tensor with {value._data.ndim} dimension(s).")
     broadcast_shape("masked_fill", input._data.shape, mask._data.shape)
-    return MaskedFill.apply(input, value, mask=mask._data.copy())
+    out: Tensor = MaskedFill.apply(input, value, mask)
+    return out
 
 
 def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:

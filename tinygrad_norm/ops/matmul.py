@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..tensor import Function, Tensor
-from .elementwise import check_tensor, sum_to
+from .elementwise import broadcast_shape, check_tensor, quiet, sum_to
 
 Array = np.ndarray[Any, Any]
 
@@ -35,13 +35,15 @@ class MatMul(Function):
     def forward(self, a: Array, b: Array) -> Any:
         need_a, need_b = self.needs_input_grad
         self.save_for_backward(a if need_b else None, b if need_a else None)
-        self.shapes = a.shape, b.shape
-        return a @ b
+        if a.ndim > 2 or b.ndim > 2:
+            self.name = "BmmBackward0"
+        return quiet.run(np.matmul, a, b)
 
     def backward(self, g: Any) -> Any:
         a, b = self.saved_tensors
-        da = sum_to(g @ _mT(b), self.shapes[0]) if self.needs_input_grad[0] else None  # (2)
-        db = sum_to(_mT(a) @ g, self.shapes[1]) if self.needs_input_grad[1] else None  # (3)
+        shape_a, shape_b = self.input_shapes
+        da = None if b is None else sum_to(g @ _mT(b), shape_a)  # (2)
+        db = None if a is None else sum_to(_mT(a) @ g, shape_b)  # (3)
         return da, db
 
 
@@ -75,12 +77,9 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
             f"mat1 and mat2 shapes cannot be multiplied ({list(a.shape)} and {list(b.shape)}): the last axis of the first must be as long as the "
             f"{'second to last' if b.ndim > 1 else 'only'} axis of the second"
         )
+    broadcast_shape("matmul", a.shape[:-2], b.shape[:-2])
     left = input if a.ndim > 1 else input.unsqueeze(0)  # (1, K)
     right = other if b.ndim > 1 else other.unsqueeze(1)  # (K, 1)
-    try:
-        np.broadcast_shapes(left._data.shape[:-2], right._data.shape[:-2])
-    except ValueError:
-        raise RuntimeError(f"matmul: the leading axes of shapes {list(a.shape)} and {list(b.shape)} cannot be broadcast") from None
     out: Tensor = MatMul.apply(left, right)
     if a.ndim == 1:
         out = out.squeeze(-2)

@@ -5,6 +5,7 @@ Every function takes torch's dim and keepdim or NumPy's axis and keepdims; dim m
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..tensor import Function, Tensor
-from .elementwise import as_array, check_tensor, constant, floating, maximum, minimum, select
+from .elementwise import as_array, check_tensor, constant, floating, maximum, minimum, quiet, select
 
 Array = np.ndarray[Any, Any]
 Axes = tuple[int, ...]
@@ -38,6 +39,8 @@ class MinResult(NamedTuple):
     def __repr__(self) -> str:
         return f"torch.return_types.min(\nvalues={self.values!r},\nindices={self.indices!r})"
 
+
+_sum: Any = np.add.reduce  # without the Python that np.sum puts around it
 
 # -- Axes --------------------------------------------------------------------------------------------------------------------------
 
@@ -66,11 +69,11 @@ def axes_of(x: Tensor, dim: Dim, axis: Dim = None) -> Axes:
     if dim is None:
         return tuple(range(ndim))
     if not isinstance(dim, Sequence):
-        return (one_axis(dim, ndim),) if ndim else (one_axis(dim, 0),)[:0]
+        dim = (dim,)
     found = [one_axis(d, ndim) for d in dim]
     if len(set(found)) < len(found):
         raise RuntimeError(f"dim {sorted(found, key=found.count)[-1]} appears multiple times in the list of dims")
-    return tuple(sorted(found)) if found else tuple(range(ndim))
+    return tuple(sorted(found)) if found and ndim else tuple(range(ndim))
 
 
 def _keep(keepdim: bool, keepdims: bool | None) -> bool:
@@ -99,11 +102,9 @@ def _count(shape: tuple[int, ...], axes: Axes) -> int:
 class Sum(Function):
     """y = Σ x.  Every element's derivative is 1."""
 
-    name = "SumBackward0"
-
-    def forward(self, x: Array, *, axes: Axes, keep: bool) -> Any:
-        self.shape, self.axes = x.shape, axes
-        return x.sum(axis=axes, keepdims=keep)
+    def forward(self, x: Array, *, axes: Axes, keep: bool, name: str) -> Any:
+        self.shape, self.axes, self.name = x.shape, axes, name
+        return quiet.run(_sum, x, axes, None, None, keep)
 
     def backward(self, g: Any) -> Any:
         return unreduce(g, self.shape, self.axes)
@@ -112,16 +113,12 @@ class Sum(Function):
 class Mean(Function):
     """y = Σ x / n.  Every element's derivative is 1/n."""
 
-    name = "MeanBackward0"
-
-    def forward(self, x: Array, *, axes: Axes, keep: bool) -> Any:
-        self.shape, self.axes = x.shape, axes
-        self.n = _count(x.shape, axes)
-        with np.errstate(all="ignore"):  # of nothing: NaN
-            return np.asarray(x.sum(axis=axes, keepdims=keep) / x.dtype.type(self.n))
+    def forward(self, x: Array, *, axes: Axes, keep: bool, name: str) -> Any:
+        self.shape, self.axes, self.name = x.shape, axes, name
+        return _mean(x, axes, keep)
 
     def backward(self, g: Any) -> Any:
-        return unreduce(g / self.n, self.shape, self.axes)
+        return unreduce(g / _count(self.shape, self.axes), self.shape, self.axes)
 
 
 class Var(Function):
@@ -131,14 +128,13 @@ class Var(Function):
 
     def forward(self, x: Array, *, axes: Axes, correction: float, keep: bool) -> Any:
         self.save_for_backward(x)
-        self.axes = axes
-        y, self.free = _variance(x, axes, correction, keep)
-        return y
+        self.axes, self.correction = axes, correction
+        return _variance(x, axes, correction, keep)
 
     def backward(self, g: Any) -> Any:
         (x,) = self.saved_tensors
-        with np.errstate(all="ignore"):
-            return unreduce(g, x.shape, self.axes) * (2 / self.free) * (x - x.mean(axis=self.axes, keepdims=True))
+        free = _count(x.shape, self.axes) - self.correction
+        return unreduce(g, x.shape, self.axes) * (2 / free if free else math.inf) * (x - x.mean(axis=self.axes, keepdims=True))
 
 
 class Std(Function):
@@ -147,27 +143,27 @@ class Std(Function):
     name = "StdBackward0"
 
     def forward(self, x: Array, *, axes: Axes, correction: float, keep: bool) -> Any:
-        self.axes = axes
-        y, self.free = _variance(x, axes, correction, keep)
-        with np.errstate(all="ignore"):
-            y = np.asarray(np.sqrt(y))
+        self.axes, self.correction = axes, correction
+        y = np.asarray(quiet.run(np.sqrt, _variance(x, axes, correction, keep)))
         self.save_for_backward(x, y)
         return y
 
     def backward(self, g: Any) -> Any:
         x, y = self.saved_tensors
-        with np.errstate(all="ignore"):
-            slope = select(as_array(y) == 0, 0.0, g / (y * self.free))
-            return unreduce(slope, x.shape, self.axes) * (x - x.mean(axis=self.axes, keepdims=True))
+        free = _count(x.shape, self.axes) - self.correction
+        slope = select(as_array(y) == 0, 0.0, g / y) * (1 / free if free else math.inf)
+        return unreduce(slope, x.shape, self.axes) * (x - x.mean(axis=self.axes, keepdims=True))
 
 
-def _variance(x: Array, axes: Axes, correction: float, keep: bool) -> tuple[Any, float]:
+def _mean(x: Array, axes: Axes, keep: bool) -> Any:
+    return quiet.run(np.divide, quiet.run(_sum, x, axes, None, None, keep), x.dtype.type(_count(x.shape, axes)))  # of nothing: NaN
+
+
+def _variance(x: Array, axes: Axes, correction: float, keep: bool) -> Any:
     """Two passes: E[x²] − E[x]² loses every digit where the mean is large."""
-    n = _count(x.shape, axes)
-    free = np.float64(n - correction if n > correction else 0)
-    with np.errstate(all="ignore"):
-        centred = x - x.sum(axis=axes, keepdims=True) / x.dtype.type(n)
-        return np.asarray((centred * centred).sum(axis=axes, keepdims=keep) / x.dtype.type(free)), free
+    centred = quiet.run(np.subtract, x, _mean(x, axes, True))
+    total = quiet.run(_sum, quiet.run(np.multiply, centred, centred), axes, None, None, keep)
+    return quiet.run(np.divide, total, x.dtype.type(np.maximum(_count(x.shape, axes) - correction, 0)))
 
 
 # -- Extremes ------------------------------------------------------------------------------------------------------------------------
@@ -176,42 +172,38 @@ def _variance(x: Array, axes: Axes, correction: float, keep: bool) -> tuple[Any,
 class Extreme(Function):
     """y = max x or min x over axes; equals share the gradient."""
 
-    name = "AmaxBackward0"
-
-    def forward(self, x: Array, *, axes: Axes, keep: bool, largest: bool) -> Any:
-        self.axes = axes
+    def forward(self, x: Array, *, axes: Axes, keep: bool, largest: bool, name: str) -> Any:
+        self.axes, self.name = axes, name
         y = np.asarray((np.max if largest else np.min)(x, axis=axes, keepdims=keep))
         self.save_for_backward(x, y)
         return y
 
     def backward(self, g: Any) -> Any:
-        x, y = self.saved_tensors
-        hit = as_array(x) == unreduce(as_array(y), x.shape, self.axes)
-        share = (hit / hit.sum(axis=self.axes, keepdims=True)).astype(as_array(x).dtype)
-        return unreduce(g, x.shape, self.axes) * constant(share, g)
+        x, y = (as_array(v) for v in self.saved_tensors)
+        hit = x == unreduce(y, x.shape, self.axes)
+        if self.name[1] != "m":  # max and min, not amax and amin: as in torch, NaN equals NaN here
+            hit |= np.isnan(x) & np.isnan(y)
+        g = unreduce(g / constant(hit.sum(axis=self.axes).reshape(g.shape).astype(x.dtype), g), x.shape, self.axes)
+        return select(hit, g, g * 0.0)
 
 
 class ExtremeAlong(Function):
     """y = max x or min x along one axis, and the first place that has it; that place takes the gradient."""
 
-    name = "MaxBackward0"
-
-    def forward(self, x: Array, *, axis: int, keep: bool, largest: bool) -> Any:
-        self.shape, self.axis = x.shape, axis
-        if not x.ndim:
-            self.where = np.zeros((), np.int64)
-            return x.copy(), self.where
-        self.where = np.expand_dims((np.argmax if largest else np.argmin)(x, axis=axis), axis)
-        y = np.take_along_axis(x, self.where, axis)
-        where = self.where.copy()
-        return (y, where) if keep else (y.squeeze(axis), where.squeeze(axis))
+    def forward(self, x: Array, *, axis: int, keep: bool, largest: bool, name: str) -> Any:
+        self.axis, self.name = axis, name
+        place = (np.argmax if largest else np.argmin)(x, axis=axis, keepdims=True) if x.ndim else np.zeros((), np.int64)
+        y = np.take_along_axis(x, place, axis) if x.ndim else x.copy()
+        self.save_for_backward(x, place)
+        return (y, place.copy()) if keep or not x.ndim else (y.squeeze(axis), place.squeeze(axis).copy())
 
     def backward(self, g: Any, _: Any) -> Any:
-        if not self.shape:
+        x, place = (as_array(v) for v in self.saved_tensors)
+        if not x.ndim:
             return g
-        one = np.zeros(self.shape, as_array(g).dtype)
-        np.put_along_axis(one, self.where, 1, self.axis)
-        return unreduce(g, self.shape, (self.axis,)) * constant(one, g)
+        hit = np.zeros(x.shape, bool)
+        np.put_along_axis(hit, place, True, self.axis)
+        return select(hit, unreduce(g, x.shape, (self.axis,)), 0.0)
 
 
 class LogSumExp(Function):
@@ -231,10 +223,8 @@ class LogSumExp(Function):
 
     def backward(self, g: Any) -> Any:
         x, y = self.saved_tensors
-        with np.errstate(all="ignore"):
-            inner = x - unreduce(y, x.shape, self.axes)
-            inner = select(as_array(x) == -np.inf, -np.inf, inner)  # also where all are −inf: no element moves y
-            return unreduce(g, x.shape, self.axes) * (inner.exp() if isinstance(inner, Tensor) else np.exp(inner))
+        inner = x - unreduce(y, x.shape, self.axes)
+        return unreduce(g, x.shape, self.axes) * (inner.exp() if isinstance(inner, Tensor) else np.exp(inner))
 
 
 # -- For users -----------------------------------------------------------------------------------------------------------------------
@@ -243,10 +233,10 @@ class LogSumExp(Function):
 def _float_only(op: str, x: Tensor) -> None:
     check_tensor(x, op)
     if x._data.dtype.kind != "f":
-        raise RuntimeError(f"{op}(): could not infer output dtype. Input dtype must be a floating point dtype. Got: {x.dtype}: convert it with .float()")
+        raise RuntimeError(f"{op}(): could not infer output dtype. Input dtype must be a floating point dtype; got {x.dtype}: use .float()")
 
 
-def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:  # noqa: A001
+def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:
     """Σ over dim; of bool and int64 an int64.
 
     Example:
@@ -255,7 +245,9 @@ def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = No
         tensor([3., 3.])
     """
     check_tensor(input, "sum")
-    return Sum.apply(input, axes=axes_of(input, dim, axis), keep=_keep(keepdim, keepdims))
+    name = "SumBackward0" if dim is None and axis is None else "SumBackward1"
+    out: Tensor = Sum.apply(input, axes=axes_of(input, dim, axis), keep=_keep(keepdim, keepdims), name=name)
+    return out
 
 
 def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:
@@ -265,7 +257,9 @@ def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = N
         RuntimeError: integers or bool.
     """
     _float_only("mean", input)
-    return Mean.apply(input, axes=axes_of(input, dim, axis), keep=_keep(keepdim, keepdims))
+    name = "MeanBackward0" if dim is None and axis is None else "MeanBackward1"
+    out: Tensor = Mean.apply(input, axes=axes_of(input, dim, axis), keep=_keep(keepdim, keepdims), name=name)
+    return out
 
 
 def _spread(op: str, cls: type[Function], input: Tensor, dim: Any, unbiased: Any, keepdim: bool, correction: Any, axis: Dim, keepdims: Any) -> Tensor:
@@ -275,7 +269,8 @@ def _spread(op: str, cls: type[Function], input: Tensor, dim: Any, unbiased: Any
     if unbiased is not None and correction is not None:
         raise TypeError(f"{op}: give unbiased or correction, not both: unbiased=True is correction=1")
     free = correction if correction is not None else 1 if unbiased is None or unbiased else 0
-    return cls.apply(input, axes=axes_of(input, dim, axis), correction=float(free), keep=_keep(keepdim, keepdims))
+    out: Tensor = cls.apply(input, axes=axes_of(input, dim, axis), correction=float(free), keep=_keep(keepdim, keepdims))
+    return out
 
 
 def var(
@@ -306,42 +301,51 @@ def std(
     return _spread("std", Std, input, dim, unbiased, keepdim, correction, axis, keepdims)
 
 
-def _nonempty(op: str, x: Tensor, axes: Axes) -> None:
-    if _count(x._data.shape, axes) == 0 and (x._data.size == 0):
-        raise (RuntimeError if len(axes) == x._data.ndim else IndexError)(
-            f"{op}(): Expected reduction dim to have a non-zero size: the input has shape {list(x.shape)}. Specify a dim of at least one element."
-        )
+def _nonempty(op: str, x: Tensor, axes: Axes, error: type[Exception] = IndexError) -> None:
+    if x._data.size == 0 and _count(x._data.shape, axes) == 0:
+        raise error(f"{op}(): Expected reduction dim to have a non-zero size; the input has shape {list(x.shape)}: reduce an axis that has elements")
 
 
-def _extreme(op: str, x: Tensor, dim: Any, keep: bool, axis: Any, largest: bool) -> Tensor:
+def _extreme(op: str, x: Tensor, dim: Any, keep: bool, axis: Any) -> Tensor:
     check_tensor(x, op)
     axes = axes_of(x, dim, axis)
-    _nonempty(op, x, axes)
-    return Extreme.apply(x, axes=axes, keep=keep, largest=largest)
+    _nonempty(op, x, axes, RuntimeError if dim is None and axis is None else IndexError)
+    out: Tensor = Extreme.apply(x, axes=axes, keep=keep, largest="max" in op, name=f"{op.capitalize()}Backward{int(len(op) == 3)}")
+    return out
 
 
 def amax(input: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:
     """The largest over dim; equals share the gradient."""
-    return _extreme("amax", input, dim, _keep(keepdim, keepdims), axis, True)
+    return _extreme("amax", input, dim, _keep(keepdim, keepdims), axis)
 
 
 def amin(input: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:
     """The smallest over dim; equals share the gradient."""
-    return _extreme("amin", input, dim, _keep(keepdim, keepdims), axis, False)
+    return _extreme("amin", input, dim, _keep(keepdim, keepdims), axis)
 
 
-def _along(op: str, x: Tensor, dim: Any, keep: bool, axis: Any, largest: bool) -> tuple[Tensor, Tensor]:
+def _along(op: str, x: Tensor, dim: Any, keep: bool, axis: Any) -> tuple[Tensor, Tensor]:
     check_tensor(x, op)
-    if dim is not None and axis is not None:
-        raise TypeError("give dim or axis, not both: they are two names of one argument")
-    at = one_axis(axis if dim is None else dim, x._data.ndim)
+    at = one_axis(_one_of(dim, axis), x._data.ndim)
     if x._data.ndim:
         _nonempty(op, x, (at,))
-    values, indices = ExtremeAlong.apply(x, axis=at, keep=keep, largest=largest)
+    values, indices = ExtremeAlong.apply(x, axis=at, keep=keep, largest=op == "max", name=f"{op.capitalize()}Backward0")
     return values, indices
 
 
-def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, axis: int | None = None, keepdims: bool | None = None) -> Any:  # noqa: A001
+def _one_of(dim: Any, axis: Any) -> Any:
+    if dim is not None and axis is not None:
+        raise TypeError("give dim or axis, not both: they are two names of one argument")
+    return axis if dim is None else dim
+
+
+def _all_of(op: str, x: Tensor, keepdim: bool, keepdims: bool | None) -> Tensor:
+    if keepdim or keepdims:
+        raise TypeError(f"{op}: keepdim needs a dim; over all elements use a{op}(keepdim=True)")
+    return _extreme(op, x, None, False, None)
+
+
+def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, axis: int | None = None, keepdims: bool | None = None) -> Any:
     """max(x): the largest of all. max(x, dim): the pair (values, indices) along dim. max(x, other): `maximum`.
 
     Example:
@@ -353,54 +357,57 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, axis: int | No
     if isinstance(dim, Tensor):
         return maximum(input, dim)
     if dim is None and axis is None:
-        return _extreme("max", input, None, False, None, True)
-    return MaxResult(*_along("max", input, dim, _keep(keepdim, keepdims), axis, True))
+        return _all_of("max", input, keepdim, keepdims)
+    return MaxResult(*_along("max", input, dim, _keep(keepdim, keepdims), axis))
 
 
-def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, axis: int | None = None, keepdims: bool | None = None) -> Any:  # noqa: A001
+def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, axis: int | None = None, keepdims: bool | None = None) -> Any:
     """min(x): the smallest of all. min(x, dim): the pair (values, indices) along dim. min(x, other): `minimum`."""
     if isinstance(dim, Tensor):
         return minimum(input, dim)
     if dim is None and axis is None:
-        return _extreme("min", input, None, False, None, False)
-    return MinResult(*_along("min", input, dim, _keep(keepdim, keepdims), axis, False))
+        return _all_of("min", input, keepdim, keepdims)
+    return MinResult(*_along("min", input, dim, _keep(keepdim, keepdims), axis))
 
 
-def _arg(op: str, x: Tensor, dim: Any, keep: bool, axis: Any, largest: bool) -> Tensor:
+def _arg(op: str, x: Tensor, dim: Any, keep: bool, axis: Any) -> Tensor:
     check_tensor(x, op)
-    dim = axis if dim is None else dim
-    if dim is None:
-        _nonempty(op, x, tuple(range(x._data.ndim)))
-        return Tensor(np.asarray((np.argmax if largest else np.argmin)(x._data), np.int64).reshape((1,) * x._data.ndim if keep else ()))
-    at = one_axis(dim, x._data.ndim)
+    if x._data.dtype.kind == "b":
+        raise RuntimeError(f"{op}(): does not support bool input: convert it with .long()")
+    dim = _one_of(dim, axis)
+    axes = tuple(range(x._data.ndim)) if dim is None else (one_axis(dim, x._data.ndim),)
     if not x._data.ndim:
         return Tensor(np.zeros((), np.int64))
-    _nonempty(op, x, (at,))
-    return Tensor(np.asarray((np.argmax if largest else np.argmin)(x._data, axis=at, keepdims=keep)))
+    _nonempty(op, x, axes)
+    return Tensor(np.asarray((np.argmax if op == "argmax" else np.argmin)(x._data, axis=None if dim is None else axes[0], keepdims=keep)))
 
 
 def argmax(input: Tensor, dim: int | None = None, keepdim: bool = False, *, axis: int | None = None, keepdims: bool | None = None) -> Tensor:
     """Where the largest stands (the first of equals): along dim, or in the flattened tensor."""
-    return _arg("argmax", input, dim, _keep(keepdim, keepdims), axis, True)
+    return _arg("argmax", input, dim, _keep(keepdim, keepdims), axis)
 
 
 def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False, *, axis: int | None = None, keepdims: bool | None = None) -> Tensor:
     """Where the smallest stands (the first of equals): along dim, or in the flattened tensor."""
-    return _arg("argmin", input, dim, _keep(keepdim, keepdims), axis, False)
+    return _arg("argmin", input, dim, _keep(keepdim, keepdims), axis)
 
 
-def logsumexp(input: Tensor, dim: Dim, keepdim: bool = False, *, keepdims: bool | None = None) -> Tensor:
+def logsumexp(input: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:
     """ln Σ eˣ over dim, without overflow."""
-    return LogSumExp.apply(floating(input), axes=axes_of(input, dim), keep=_keep(keepdim, keepdims))
+    if dim is None and axis is None:
+        raise TypeError("logsumexp: dim (or axis) is missing: one axis or several")
+    x = floating(input, "logsumexp")
+    out: Tensor = LogSumExp.apply(x, axes=axes_of(x, dim, axis), keep=_keep(keepdim, keepdims))
+    return out
 
 
-def all(input: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:  # noqa: A001
+def all(input: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:
     """Whether every element over dim is not 0."""
     check_tensor(input, "all")
     return Tensor(np.asarray(input._data.all(axis=axes_of(input, dim, axis), keepdims=_keep(keepdim, keepdims))))
 
 
-def any(input: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:  # noqa: A001
+def any(input: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:
     """Whether some element over dim is not 0."""
     check_tensor(input, "any")
     return Tensor(np.asarray(input._data.any(axis=axes_of(input, dim, axis), keepdims=_keep(keepdim, keepdims))))

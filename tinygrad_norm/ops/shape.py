@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-
 from ..dtype import Size
 from ..tensor import Function, Tensor
-from .elementwise import check_tensor, constant, sum_to
+from .elementwise import cast, check_tensor, sum_to
+from .indexing import GetItem
 from .reduction import one_axis
 
 Array = np.ndarray[Any, Any]
@@ -23,11 +23,8 @@ Array = np.ndarray[Any, Any]
 class Reshape(Function):
     """The same elements in the same order, in another shape."""
 
-    name = "ViewBackward0"
-    is_view = True
-
-    def forward(self, x: Array, *, shape: tuple[int, ...]) -> Array:
-        self.shape = x.shape
+    def forward(self, x: Array, *, shape: tuple[int, ...], name: str = "ViewBackward0") -> Any:
+        self.shape, self.name = x.shape, name
         return x.reshape(shape)
 
     def backward(self, g: Any) -> Any:
@@ -37,11 +34,8 @@ class Reshape(Function):
 class Permute(Function):
     """The axes in another order; the gradient in the inverse one."""
 
-    name = "PermuteBackward0"
-    is_view = True
-
-    def forward(self, x: Array, *, order: tuple[int, ...]) -> Array:
-        self.inverse = tuple(order.index(i) for i in range(len(order)))
+    def forward(self, x: Array, *, order: tuple[int, ...], name: str = "PermuteBackward0") -> Any:
+        self.inverse, self.name = tuple(order.index(i) for i in range(len(order))), name
         return x.transpose(order)
 
     def backward(self, g: Any) -> Any:
@@ -52,11 +46,10 @@ class Expand(Function):
     """Axes of length 1 repeated without a copy; the gradient is the sum over them."""
 
     name = "ExpandBackward0"
-    is_view = True
 
-    def forward(self, x: Array, *, shape: tuple[int, ...]) -> Array:
+    def forward(self, x: Array, *, shape: tuple[int, ...]) -> Any:
         self.shape = x.shape
-        return np.broadcast_to(x, shape)
+        return x.reshape(shape) if math.prod(shape) == x.size else np.broadcast_to(x, shape)  # broadcast_to is read-only, rightly
 
     def backward(self, g: Any) -> Any:
         return sum_to(g, self.shape)
@@ -80,17 +73,30 @@ class Cat(Function):
         return tuple(pieces)
 
 
+class Stack(Function):
+    """Tensors along a new axis; each gets its own slice of the gradient."""
+
+    name = "StackBackward0"
+
+    def forward(self, *arrays: Array, axis: int) -> Array:
+        self.axis = axis
+        return np.stack(arrays, axis)
+
+    def backward(self, g: Any) -> Any:
+        return tuple(g[(slice(None),) * self.axis + (i,)] if needed else None for i, needed in enumerate(self.needs_input_grad))
+
+
 class Tril(Function):
     """The lower triangle of the last two axes; zeros above, in the gradient too."""
 
     name = "TrilBackward0"
 
     def forward(self, x: Array, *, diagonal: int) -> Array:
-        self.mask = np.tri(*x.shape[-2:], k=diagonal, dtype=x.dtype)
+        self.diagonal = diagonal
         return np.tril(x, diagonal)
 
     def backward(self, g: Any) -> Any:
-        return g * constant(self.mask, g)
+        return Tril.on(g, diagonal=self.diagonal)
 
 
 # -- For users -----------------------------------------------------------------------------------------------------------------------
@@ -116,7 +122,7 @@ def _resolve(op: str, x: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
     if -1 in shape:
         rest = math.prod(n for n in shape if n != -1)
         if rest == 0:
-            raise RuntimeError(f"cannot reshape tensor of {size} elements into shape {list(shape)} because the unspecified dimension size -1 can be any")
+            raise RuntimeError(f"cannot reshape tensor of {size} elements into shape {list(shape)} because the unspecified -1 can be any value")
         if size % rest == 0:
             shape = tuple(size // rest if n == -1 else n for n in shape)
     if -1 in shape or math.prod(shape) != size:
@@ -134,7 +140,12 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
                 [3, 4, 5]])
     """
     check_tensor(input, "reshape")
-    return Reshape.apply(input, shape=_resolve("reshape", input, _lengths("reshape", shape)))
+    return _reshape(input, _resolve("reshape", input, _lengths("reshape", shape)))
+
+
+def _reshape(input: Tensor, shape: tuple[int, ...], name: str = "ViewBackward0") -> Tensor:
+    out: Tensor = Reshape.apply(input, shape=shape, name=name)
+    return out
 
 
 def view(input: Tensor, *shape: Any) -> Tensor:
@@ -145,15 +156,13 @@ def view(input: Tensor, *shape: Any) -> Tensor:
     """
     check_tensor(input, "view")
     lengths = _resolve("view", input, _lengths("view", shape))
-    probe = input._data.view()
-    try:
-        probe.shape = lengths
-    except AttributeError:
+    out = _reshape(input, lengths)
+    if out._base is None:  # it had to be copied
         raise RuntimeError(
             f"view size is not compatible with input tensor's size and stride ({list(input.shape)} seen as {list(lengths)}; at least one "
             "dimension spans across two contiguous subspaces). Use .reshape(...) instead."
-        ) from None
-    return Reshape.apply(input, shape=lengths)
+        )
+    return out
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
@@ -164,7 +173,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     if first > last:
         raise RuntimeError(f"flatten() has invalid args: start_dim ({start_dim}) cannot come after end_dim ({end_dim})")
     shape = input._data.shape
-    return Reshape.apply(input, shape=(*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
+    return _reshape(input, (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
 
 
 def permute(input: Tensor, *dims: Any) -> Tensor:
@@ -176,7 +185,8 @@ def permute(input: Tensor, *dims: Any) -> Tensor:
     found = tuple(one_axis(d, input._data.ndim) for d in order)
     if len(set(found)) < len(found):
         raise RuntimeError(f"permute: duplicate dims are not allowed: {tuple(order)}")
-    return Permute.apply(input, order=found)
+    out: Tensor = Permute.apply(input, order=found)
+    return out
 
 
 def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
@@ -186,21 +196,23 @@ def transpose(input: Tensor, dim0: int, dim1: int) -> Tensor:
     a, b = one_axis(dim0, input._data.ndim), one_axis(dim1, input._data.ndim)
     if order:
         order[a], order[b] = order[b], order[a]
-    return Permute.apply(input, order=tuple(order))
+    out: Tensor = Permute.apply(input, order=tuple(order), name="TransposeBackward0")
+    return out
 
 
 def T(input: Tensor) -> Tensor:  # noqa: N802  torch's name
     """All axes in reverse order."""
-    return Permute.apply(input, order=tuple(reversed(range(input._data.ndim))))
+    out: Tensor = Permute.apply(input, order=tuple(reversed(range(input._data.ndim))))
+    return out
 
 
 def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Without the axes of length 1: all of them, or those of dim that have length 1."""
     check_tensor(input, "squeeze")
     shape = input._data.shape
-    dims = range(len(shape)) if dim is None else dim if isinstance(dim, Sequence) else (dim,)
+    number, dims = (0, range(len(shape))) if dim is None else (2, dim) if isinstance(dim, Sequence) else (1, (dim,))
     gone = {one_axis(d, len(shape)) for d in dims}
-    return Reshape.apply(input, shape=tuple(n for i, n in enumerate(shape) if not (i in gone and n == 1)))
+    return _reshape(input, tuple(n for i, n in enumerate(shape) if not (i in gone and n == 1)), f"SqueezeBackward{number}")
 
 
 def unsqueeze(input: Tensor, dim: int) -> Tensor:
@@ -208,7 +220,7 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     check_tensor(input, "unsqueeze")
     at = one_axis(dim, input._data.ndim, extra=1)
     shape = input._data.shape
-    return Reshape.apply(input, shape=(*shape[:at], 1, *shape[at:]))
+    return _reshape(input, (*shape[:at], 1, *shape[at:]), "UnsqueezeBackward0")
 
 
 def expand(input: Tensor, *shape: Any) -> Tensor:
@@ -226,13 +238,16 @@ def expand(input: Tensor, *shape: Any) -> Tensor:
         had = old[i - lead] if i >= lead else None
         if n == -1 and had is None:
             raise RuntimeError(f"The expanded size of the tensor (-1) isn't allowed in a leading, non-existing dimension {i}")
+        if n < -1:
+            raise RuntimeError(f"expand: lengths are 0 or more, or -1 to keep one; got {list(lengths)}")
         if had not in (None, 1, n) and n != -1:
             raise RuntimeError(
                 f"The expanded size of the tensor ({n}) must match the existing size ({had}) at non-singleton dimension {i}. "
                 f"Target sizes: {list(lengths)}. Tensor sizes: {list(old)}"
             )
         new.append(had if n == -1 else n)
-    return Expand.apply(input, shape=tuple(new))
+    out: Tensor = Expand.apply(input, shape=tuple(new))
+    return out
 
 
 def _sequence(op: str, tensors: Any) -> list[Tensor]:
@@ -255,7 +270,9 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
         tensor([[0., 0.],
                 [1., 1.]])
     """
-    parts = _sequence("cat", tensors)
+    given = _sequence("cat", tensors)
+    kind = max((t.dtype for t in given), key=lambda d: d.rank).numpy
+    parts = [t for t in given if t._data.shape != (0,)] or given[:1]  # as in torch, an empty vector goes with any shape
     first = parts[0]
     if any(not t._data.ndim for t in parts):
         raise RuntimeError("zero-dimensional tensor cannot be concatenated: use stack, or unsqueeze it first")
@@ -265,18 +282,19 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
             raise RuntimeError(
                 f"Sizes of tensors must match except in dimension {at}: tensor number {i} has shape {list(t.shape)}, the first {list(first.shape)}"
             )
-    kind = max((t.dtype for t in parts), key=lambda d: d.rank)
-    return Cat.apply(*(t if t.dtype is kind else t.to(kind) for t in parts), axis=at)
+    out: Tensor = Cat.apply(*(cast(t, kind) for t in parts), axis=at)
+    return out
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape along a new axis."""
     parts = _sequence("stack", tensors)
+    kind = max((t.dtype for t in parts), key=lambda d: d.rank).numpy
     for i, t in enumerate(parts):
         if t._data.shape != parts[0]._data.shape:
-            raise RuntimeError(f"stack expects each tensor to be equal size, but got {list(parts[0].shape)} at entry 0 and {list(t.shape)} at entry {i}")
-    at = one_axis(dim, parts[0]._data.ndim, extra=1)
-    return cat([unsqueeze(t, at) for t in parts], at)
+            raise RuntimeError(f"stack expects each tensor to be equal size; got {list(parts[0].shape)} at entry 0 and {list(t.shape)} at entry {i}")
+    out: Tensor = Stack.apply(*(cast(t, kind) for t in parts), axis=one_axis(dim, parts[0]._data.ndim, extra=1))
+    return out
 
 
 def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int = 0) -> tuple[Tensor, ...]:
@@ -286,20 +304,21 @@ def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int =
         raise RuntimeError("split expects at least a 1-dimensional tensor")
     at = one_axis(dim, input._data.ndim)
     total = input._data.shape[at]
-    if isinstance(split_size_or_sections, int):
-        size = split_size_or_sections
-        if size < 0 or (size == 0 and total):
-            raise RuntimeError(f"split expects split_size be positive, but got split_size={size}")
-        sizes = [min(size, total - i) for i in range(0, total, size)] if total else [0]
-    else:
-        sizes = [int(n) for n in split_size_or_sections]
+    if isinstance(split_size_or_sections, Sequence):
+        sizes, name = list(_lengths("split", (split_size_or_sections,))), "SplitWithSizesBackward0"
         if sum(sizes) != total or any(n < 0 for n in sizes):
             raise RuntimeError(
                 f"split_with_sizes expects split_sizes to sum exactly to {total} (input tensor's size at dimension {at}), but got split_sizes={sizes}"
             )
-    pieces, start = [], 0
+    else:
+        (size,), name = _lengths("split", (split_size_or_sections,)), "SplitBackward0"
+        if size < 0 or (size == 0 and total):
+            raise RuntimeError(f"split expects split_size be positive, but got split_size={size}")
+        sizes = [min(size, total - i) for i in range(0, total, size)] if total else [0]
+    pieces: list[Tensor] = []
+    start = 0
     for n in sizes:
-        pieces.append(input[(slice(None),) * at + (slice(start, start + n),)])
+        pieces.append(GetItem.apply(input, key=(slice(None),) * at + (slice(start, start + n), ...), name=name))
         start += n
     return tuple(pieces)
 
@@ -307,6 +326,7 @@ def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int =
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
     """At most `chunks` views of equal size along dim (the last may be smaller)."""
     check_tensor(input, "chunk")
+    (chunks,) = _lengths("chunk", (chunks,))
     if chunks < 1:
         raise RuntimeError(f"chunk expects `chunks` to be greater than 0, got: {chunks}")
     if not input._data.ndim:
@@ -321,7 +341,8 @@ def tril(input: Tensor, diagonal: int = 0) -> Tensor:
     check_tensor(input, "tril")
     if input._data.ndim < 2:
         raise RuntimeError(f"tril: input tensor must have at least 2 dimensions; got {input._data.ndim}")
-    return Tril.apply(input, diagonal=diagonal)
+    out: Tensor = Tril.apply(input, diagonal=diagonal)
+    return out
 
 
 def size(input: Tensor, dim: int | None = None) -> Any:
@@ -390,4 +411,4 @@ def to_index(input: Tensor) -> int:
 
 def to_format(input: Tensor, spec: str) -> str:
     """f"{x:.4f}", of a 0-d tensor."""
-    return format(item(input), spec) if not input._data.ndim else format(repr(input), spec)
+    return format(item(input), spec) if not input._data.ndim else object.__format__(input, spec)

@@ -103,7 +103,7 @@ class Optimizer:
                 elif grad is not None:
                     if grad._edge is not None:
                         grad.detach_()
-                    grad._requires_grad = False
+                    grad.requires_grad = False
                     grad._data[...] = 0
                     touch(grad)
 

@@ -1,0 +1,773 @@
+"""gradcheck: that right gradients pass, wrong ones do not, and that what it says of them is true."""
+
+import copy
+import json
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import tinygrad_norm as tg
+from tinygrad_norm import cli
+from tinygrad_norm.autograd import (
+    Function,
+    GradcheckError,
+    GradcheckWarning,
+    check_norm_invariants,
+    gradcheck,
+    gradcheck_report,
+    gradcheck_sweep,
+    gradgradcheck,
+)
+from tinygrad_norm.autograd import suite as command
+from tinygrad_norm.autograd.explain import explain
+from tinygrad_norm.autograd.numeric import derivative, first_step, noise_level
+from tinygrad_norm.autograd.suite import check_all
+from tinygrad_norm.autograd.suite_rows import TORCH_IS_OFF
+from tinygrad_norm.autograd.user_function import check_file
+
+F = tg.nn.functional
+UNIT = np.array([np.finfo(np.float64).eps])
+
+
+def leaf(*shape, seed=0, scale=1.3):
+    return tg.tensor(np.random.RandomState(seed).standard_normal(shape) * scale + 0.3, requires_grad=True)
+
+
+def op(forward, backward):
+    """A Function from two functions of arrays."""
+
+    class Op(Function):
+        def forward(self, *arrays):
+            self.save_for_backward(*arrays)
+            return forward(*arrays)
+
+        def backward(self, g):
+            return backward(g, *self.saved_tensors)
+
+    return Op.apply
+
+
+def square(backward):
+    return op(lambda x: x**2, backward)
+
+
+# -- What passes -------------------------------------------------------------------------------------------------------------------------
+
+
+def test_right_gradients_pass():
+    assert gradcheck(tg.exp, leaf(3, 4)) is True
+    assert gradcheck(lambda x, y: (x @ y, x.sum()), (leaf(3, 4), leaf(4, 2))) is True
+    assert gradgradcheck(tg.tanh, leaf(5)) is True
+    assert gradcheck(lambda x: x * 2, [leaf(2)], eps=1e-6) is True
+
+
+def test_inputs_of_any_structure():
+    def function(pair, table, *, scale):
+        return {"a": pair[0] * pair[1][0], "b": [table["w"].sum() * scale]}
+
+    report = gradcheck_report(lambda p, t: function(p, t, scale=3), ((leaf(2), [leaf(2, seed=1), 5]), {"w": leaf(3), "n": tg.tensor([1])}))
+    assert report.ok
+    assert {(p.output, p.input) for p in report.pairs if p.verdict == "ok"} == {
+        ("output['a']", "p[0]"),
+        ("output['a']", "p[1][0]"),
+        ("output['b'][0]", "t['w']"),
+    }
+    assert gradcheck(lambda x, y: x * y, {"x": leaf(2), "y": leaf(2)})
+
+
+@pytest.mark.parametrize(
+    "view",
+    [
+        lambda x: x.T,
+        lambda x: x[::2, 1:],
+        lambda x: x[:, :1].expand(4, 3),
+        lambda x: x.reshape(2, 6)[1],
+    ],
+    ids=["transposed", "strided", "expanded", "sliced"],
+)
+def test_non_contiguous_and_expanded_inputs(view):
+    x = view(tg.tensor(np.random.RandomState(0).standard_normal((4, 3)))).detach().requires_grad_()
+    before = x._data.copy()
+    assert gradcheck(lambda x: x.exp() * x, x)
+    assert gradcheck(lambda x: x.exp(), view(leaf(4, 3)))  # not a leaf
+    np.testing.assert_array_equal(x._data, before)
+
+
+def test_the_same_tensor_twice_and_closures_over_parameters():
+    x = leaf(3)
+    assert gradcheck(lambda a, b: a * b, (x, x))
+    layer = tg.nn.Linear(3, 2).double()
+    assert gradcheck(lambda x, w: layer(x), (x, layer.weight))
+
+
+def test_modules_have_their_parameters_checked():
+    report = gradcheck_report(tg.nn.Linear(3, 2).double(), leaf(4, 3))
+    assert [p.input for p in report.pairs] == ["input", "weight", "bias"]
+    report = gradcheck_report(tg.nn.Linear(3, 2).double(), leaf(4, 3), parameters=False)
+    assert [p.input for p in report.pairs] == ["input"]
+
+
+def test_integers_are_ignored_and_float32_is_warned():
+    assert gradcheck(lambda x, i: x[i], (leaf(4), tg.tensor([0, 2])))
+    assert gradcheck(lambda x: (x * 2, (x > 0)), leaf(4))
+    x = leaf(3).float().detach().requires_grad_()
+    with pytest.warns(GradcheckWarning, match=r"input \(3,\) requires a gradient and is torch.float32"):
+        assert gradcheck(tg.exp, x)
+
+
+@pytest.mark.parametrize("fast_mode", [False, True])
+def test_torch_agrees(fast_mode):
+    def cases(lib, make):
+        return [
+            (lambda x: lib.exp(x), (make(3, 2),)),
+            (lambda x, y: x @ y, (make(3, 2), make(2, 4))),
+            (lambda x: x.detach() * x, (make(3),)),
+            (lambda x: lib.nn.functional.layer_norm(x, (4,)), (make(3, 4),)),
+            (lambda x: lib.nn.functional.relu(x), (make(3, 4),)),
+            (lambda x: x.abs().sum(), (make(5),)),
+            (lambda x: x.sum() * x.detach().sum(), (make(5),)),
+        ]
+
+    ours = cases(tg, lambda *s: leaf(*s))
+    theirs = cases(torch, lambda *s: torch.from_numpy(leaf(*s)._data.copy()).requires_grad_())
+    for (f, x), (g, y) in zip(ours, theirs):
+        with np.errstate(all="ignore"):
+            mine = gradcheck_report(f, x, fast_mode=fast_mode).ok
+        assert mine == torch.autograd.gradcheck(g, y, raise_exception=False, fast_mode=fast_mode)
+
+
+def test_fast_mode():
+    report = gradcheck_report(tg.tanh, leaf(40, 50), fast_mode=True)
+    assert report.ok
+    assert report.pairs[0].projected
+    assert report.pairs[0].relative_error < 1e-9
+    with pytest.raises(ValueError, match="only random projections"):
+        report.plot()
+    report = gradcheck_report(square(lambda g, x: g * x), leaf(3), fast_mode=True)  # wrong: the whole Jacobian says where
+    assert report.pairs[0].verdict == "wrong"
+    assert not report.pairs[0].projected
+
+
+# -- The numeric derivative --------------------------------------------------------------------------------------------------------------
+
+SMOOTH = {
+    "exp": (np.exp, np.exp),
+    "log": (np.log, lambda x: 1 / x),
+    "1/x": (lambda x: 1 / x, lambda x: -1 / x**2),
+    "sqrt": (np.sqrt, lambda x: 0.5 / np.sqrt(x)),
+    "sin 5x": (lambda x: np.sin(5 * x), lambda x: 5 * np.cos(5 * x)),
+    "x⁵": (lambda x: x**5, lambda x: 5 * x**4),
+    "tanh": (np.tanh, lambda x: 1 / np.cosh(x) ** 2),
+}
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+@pytest.mark.parametrize("x", [1e-3, 0.03, 0.7, 3.0, 9.0])
+def test_numeric_derivative_is_good_to_1e_10_and_knows_it(name, x):
+    f, df = SMOOTH[name]
+
+    def line(t):
+        return (x + t) - x, np.array([f(x + t)])
+
+    with np.errstate(all="ignore"):
+        h = first_step(np.array([x, 1.3 - x]), (0,))
+        d = derivative(line, np.array([f(x)]), h, UNIT, noise_level(line, h / 4096))
+    true = df(x)
+    assert not d.kink[0]
+    assert not d.jump[0]
+    assert abs(d.value[0] - true) <= 1e-10 * max(abs(true), abs(f(x)))
+    assert abs(d.value[0] - true) <= 3 * d.error[0] + 1e-16 * abs(true)
+    assert abs((f(x + 1e-6) - f(x - 1e-6)) / 2e-6 - true) >= abs(d.value[0] - true)  # torch's step
+
+
+@given(st.floats(-3, 3), st.floats(-3, 3), st.floats(-2, 2), st.floats(0.1, 3))
+@settings(max_examples=200, deadline=None)
+def test_the_error_estimate_covers_the_error(x, a, b, c):
+    def f(x):
+        return a * x**3 + b * np.exp(c * x) + np.sin(x)
+
+    d = derivative(lambda t: ((x + t) - x, np.array([f(x + t)])), np.array([f(x)]), 0.25, UNIT)
+    true = 3 * a * x**2 + b * c * np.exp(c * x) + np.cos(x)
+    assert abs(d.value[0] - true) <= 3 * d.error[0] + 4e-16 * abs(true)
+
+
+def test_a_large_mean_costs_little():
+    x = tg.tensor(np.random.RandomState(0).standard_normal((3, 6)) + 1e4, requires_grad=True)
+    report = gradcheck_report(lambda x: F.layer_norm(x, (6,)), x, atol=1e-9, rtol=1e-7)
+    assert report.ok
+    assert report.pairs[0].absolute_error < 1e-10
+
+
+def test_sweep_is_a_v_and_the_adapted_step_lies_below_it():
+    sweep = gradcheck_sweep(tg.nn.LayerNorm(5).double(), leaf(4, 5))
+    step, best = sweep.best("central")
+    assert 1e-7 < step < 1e-3
+    assert best < 1e-9
+    errors = sweep.errors["central"]
+    assert errors[0] > 1e3 * best
+    assert errors[-1] > 1e3 * best
+    assert sweep.adaptive_error < 1e-12
+    assert "1e-06" in str(sweep)
+    with pytest.raises(ValueError, match="steps must be positive"):
+        gradcheck_sweep(tg.exp, leaf(2), steps=[0.0])
+    assert gradcheck_sweep(tg.exp, leaf(2), steps=[1e-3]).steps.tolist() == [1e-3]
+
+
+# -- Kinks, jumps, noise, state --------------------------------------------------------------------------------------------------------------
+
+
+def at(*values):
+    return tg.tensor(np.array(values), requires_grad=True)
+
+
+@pytest.mark.parametrize(
+    ("function", "x", "index", "sides"),
+    [
+        (tg.relu, at(1.0, 0.0, -1.0), (1,), "0 on the left and 1 on the right"),
+        (tg.relu, at(1.0, -0.0), (1,), "0 on the left and 1 on the right"),
+        (abs, at(0.0, 2.0), (0,), "-1 on the left and 1 on the right"),
+        (lambda x: x.max(), at(2.0, 1.0, 2.0), (0,), "0 on the left and 1 on the right"),
+        (lambda x: x.clamp(-1.0, 1.0), at(0.5, 1.0), (1,), "1 on the left and 0 on the right"),
+        (lambda x: tg.relu(x - 0.3) * x, at(0.3, 2.0), (0,), "on the left and 0.3"),
+    ],
+    ids=["relu", "relu at -0", "abs", "max at a tie", "clamp", "a product"],
+)
+def test_kinks_are_named(function, x, index, sides):
+    report = gradcheck_report(function, x)
+    pair = report.pairs[0]
+    assert not report.ok
+    assert pair.verdict == "kink"
+    assert pair.input_index == index
+    assert sides in str(report)
+    with pytest.raises(GradcheckError, match="kink"):
+        gradcheck(function, x)
+
+
+def test_near_a_kink_is_no_kink():
+    for distance in (1e-1, 1e-2, 1e-3, 1e-4):
+        report = gradcheck_report(tg.relu, at(distance, 1.0, -distance))
+        assert report.ok, report
+        assert report.pairs[0].absolute_error < 1e-9
+
+
+def test_symmetric_points_are_no_kinks():
+    for function in (lambda x: x**2, lambda x: x**4, lambda x: (x * x + 1.0).sqrt(), lambda x: (-(x**2)).exp()):
+        assert gradcheck_report(function, at(0.0, 1.0)).ok
+
+
+def test_a_wrong_gradient_at_a_kink_is_wrong():
+    report = gradcheck_report(op(lambda x: np.maximum(x, 0), lambda g, x: g * np.where(x == 0, 3, x > 0)), at(0.0, 1.0))
+    assert report.pairs[0].verdict == "wrong"
+
+
+def test_a_jump_is_named():
+    report = gradcheck_report(op(lambda x: np.floor(x) + x, lambda g, x: g), at(1.0, 1.5))
+    assert report.pairs[0].verdict == "kink"
+    assert "the function jumps" in str(report)
+
+
+def test_one_sided_domain():
+    with np.errstate(all="ignore"):
+        assert not gradcheck_report(tg.sqrt, at(0.0, 1.0)).ok
+
+
+def test_noise_is_named():
+    function = op(lambda x: np.exp(x.astype(np.float32)).astype(np.float64), lambda g, x: np.exp(x) * g)
+    report = gradcheck_report(function, leaf(3, 2), rtol=1e-9, atol=1e-9)
+    assert report.pairs[0].verdict == "noisy"
+    assert "as if it was computed in float32" in str(report)
+    assert report.pairs[0].error_estimate > 1e-8
+    assert gradcheck(function, leaf(3, 2))  # and at torch's tolerances it is good enough
+    wrong = op(lambda x: np.exp(x.astype(np.float32)).astype(np.float64), lambda g, x: 1.01 * np.exp(x) * g)
+    assert gradcheck_report(wrong, leaf(3, 2)).pairs[0].verdict == "wrong"
+
+
+def test_a_tolerance_beyond_the_differences_is_inconclusive():
+    report = gradcheck_report(tg.exp, leaf(3), atol=1e-18, rtol=1e-18)
+    assert report.pairs[0].verdict == "inconclusive"
+    assert "±" in str(report)
+
+
+class Counting(tg.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("calls", tg.zeros(1, dtype=tg.float64))
+
+    def forward(self, x):
+        self.calls += 1
+        return x * self.calls
+
+
+def test_what_is_not_deterministic_is_named():
+    x = leaf(3)
+    assert "draws from tinygrad_norm's random stream" in str(gradcheck_report(lambda x: x * tg.rand(3).double(), x))
+    assert "draws from numpy.random" in str(gradcheck_report(lambda x: x * float(np.random.rand()), x))
+    module = Counting()
+    report = gradcheck_report(module, x)
+    assert report.verdict == "not deterministic"
+    assert "state that every call changes: calls" in str(report)
+    assert module.calls.item() == 0
+    calls = iter(range(10**6))
+    assert "two calls with the same inputs give different values" in str(gradcheck_report(lambda x: x * float(next(calls)), x))
+
+
+def test_buffers_are_as_they_were():
+    norm = tg.nn.BatchNorm1d(4).double()
+    norm.running_mean._data[:] = 7
+    before = copy.deepcopy(norm.state_dict())
+    for function in (norm, lambda x: norm(x).exp(), tg.nn.Sequential(norm), norm.forward):
+        report = gradcheck_report(function, leaf(5, 4))
+        assert report.ok, report
+        after = norm.state_dict()
+        assert all(np.array_equal(before[k]._data, after[k]._data) for k in before)
+    assert norm.running_mean is norm.get_buffer("running_mean")
+
+
+def test_gradients_of_the_caller_are_left_alone():
+    x = leaf(3)
+    x.grad = tg.ones(3, dtype=tg.float64)
+    data = x._data
+    gradcheck(tg.exp, x)
+    assert x.grad.tolist() == [1, 1, 1]
+    assert x._data is data
+    with pytest.raises(GradcheckError):
+        gradcheck(square(lambda g, x: g), x)
+    assert x._data is data
+
+
+# -- It cannot be fooled ----------------------------------------------------------------------------------------------------------------------
+
+
+def said(function, *inputs, **options):
+    report = gradcheck_report(function, inputs, **options)
+    assert not report.ok
+    assert not gradcheck(function, inputs, raise_exception=False, **options)
+    return str(report)
+
+
+def test_a_backward_that_is_not_linear_in_dy():
+    for backward in (lambda g, x: np.maximum(g, 0) * 2 * x, lambda g, x: g * g * 2 * x, lambda g, x: 2 * x * (g > 0), lambda g, x: 2 * x * g.sum() * g):
+        assert "is not linear in the upstream gradient dy" in said(square(backward), leaf(3, 2))
+
+
+def test_a_backward_with_a_wrong_shape_names_the_axes():
+    with pytest.raises(GradcheckError, match=r"shape \(3, 4\); expected \(4,\).*a sum over axis 0 is missing"):
+        gradcheck(op(lambda x, b: x + b, lambda g, x, b: (g, g)), (leaf(3, 4), leaf(4)))
+    assert torch_passes_a_missing_sum()  # where torch sums silently
+
+
+def torch_passes_a_missing_sum():
+    class Add(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x, b):
+            return x + b
+
+        @staticmethod
+        def backward(ctx, g):
+            return g, g
+
+    return torch.autograd.gradcheck(Add.apply, (torch.randn(3, 4).double().requires_grad_(), torch.randn(4).double().requires_grad_()))
+
+
+def test_a_backward_that_writes_to_what_is_not_its_own():
+    def into_dy(g, x):
+        g *= 2 * x
+        return g
+
+    def into_x(g, x):
+        x *= 2
+        return g * x
+
+    assert "changes the gradient of output in place" in said(square(into_dy), leaf(3))
+    assert "changes input[0] (3,) in place: what was saved must stay as it was" in said(square(into_x), leaf(3))
+
+
+def test_a_forward_that_writes_to_its_input():
+    def forward(x):
+        x *= 1.5
+        return x * 2
+
+    x = leaf(3)
+    before = x._data.copy()
+    assert "changes input[0] (3,) in place, which is an input" in said(op(forward, lambda g, x: g * 2), x)
+    np.testing.assert_array_equal(x._data, before)
+
+
+def test_a_backward_that_changes_from_call_to_call():
+    rng = np.random.RandomState(0)
+    noisy = square(lambda g, x: 2 * x * g * (1 + 1e-9 * rng.uniform()))
+    assert "Backward is not reentrant" in said(noisy, leaf(3))
+    assert gradcheck(noisy, leaf(3), nondet_tol=1e-3)
+
+
+def test_a_cut_graph():
+    assert "its graph does not lead there" in said(lambda x: x.detach() * 2, leaf(2))
+    text = said(lambda x: (x * 2, x.detach() * 3), leaf(2))
+    assert "output[1] (2,) changes with x" in text
+    text = said(lambda x, w: x * w.detach(), leaf(2), leaf(2))
+    assert "no gradient comes back to w" in text
+
+
+def test_a_missing_path():
+    text = said(lambda x: x * x.detach(), leaf(4))
+    assert "dx is 0.5 times the right one" in text or "1/2 of" in text
+
+
+@pytest.mark.parametrize(
+    ("backward", "finding"),
+    [
+        (lambda g, x: 4 * x * g, "is 2 times the right one, everywhere"),
+        (lambda g, x: -2 * x * g, "has the wrong sign, everywhere"),
+        (lambda g, x: 2 * x * g / 4, "is 1/4 of (and 4 is the length of axis 0) the right one"),
+        (lambda g, x: (2 * x * g).T, "equals the transpose of the right one"),
+        (lambda g, x: 0 * x, "is zero everywhere"),
+        (lambda g, x: 2 * x * g * np.array([1, 3, 1, 1])[:, None], "only row 1 of dinput[0] is wrong (axis 0)"),
+        (lambda g, x: 2 * x * g * np.array([1, 3, 5, 1])[:, None], "only rows [1, 2] of dinput[0] are wrong (axis 0)"),
+        (lambda g, x: 2 * x * g * np.array([1, 3, 1, 1]), "only column 1 of dinput[0] is wrong (axis 1)"),
+    ],
+    ids=["factor", "sign", "mean", "transpose", "zero", "row", "rows", "column"],
+)
+def test_what_kind_of_mistake(backward, finding):
+    assert finding in said(square(backward), leaf(4, 4))
+
+
+def norm_backward(mean, variance):
+    def backward(g, x):
+        def m(a):
+            return a.mean(1, keepdims=True)
+
+        rstd = 1 / np.sqrt(x.var(1, keepdims=True) + 0.3)
+        xhat = (x - m(x)) * rstd
+        return rstd * (g - mean * m(g) - variance * xhat * m(g * xhat))
+
+    return op(lambda x: (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 0.3), backward)
+
+
+def test_the_terms_of_a_norm():
+    assert gradcheck(norm_backward(1, 1), leaf(4, 5))
+    assert "the path through a mean over that axis is wrong or missing" in said(norm_backward(0, 1), leaf(4, 5))
+    assert "the path through the variance is wrong or missing" in said(norm_backward(1, 2), leaf(4, 5))
+    assert "both statistics' paths" in said(norm_backward(0, 0), leaf(4, 5))
+
+
+def test_a_mistake_that_the_tolerance_hides_is_told():
+    report = gradcheck_report(square(lambda g, x: 2 * x * g * (1 + 1e-5)), leaf(3))
+    assert report.ok
+    assert "within the tolerance, but the gradients differ by 1.0e-05" in str(report)
+    assert not gradcheck_report(square(lambda g, x: 2 * x * g * (1 + 1e-5)), leaf(3), rtol=1e-7, atol=1e-9).ok
+
+
+def test_explain_says_nothing_where_nothing_is_certain():
+    rng = np.random.RandomState(0)
+    assert explain(rng.standard_normal((3, 4)), rng.standard_normal((3, 4))) == []
+    assert explain(np.ones(3), np.ones(4)) == []
+    assert explain(np.array([np.nan, 1]), np.ones(2), "dx") == ["dx has 1 values that are not finite"]
+
+
+# -- Blind recipes ----------------------------------------------------------------------------------------------------------------------------
+
+
+def test_blind_recipes_are_warned_of():
+    norm = tg.nn.LayerNorm(5).double()
+    told = gradcheck_report(norm, leaf(1, 5)).warnings
+    assert any("γ = 1 everywhere" in w for w in told)
+    assert any("one sample only" in w for w in told)
+    assert any("eps is lost beside the variance" in w for w in told)
+    told = gradcheck_report(lambda x: norm(x).sum(), leaf(4, 5)).warnings
+    assert any("the upstream gradient is the same number everywhere" in w for w in told)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        gradcheck(norm, leaf(3, 5))
+    assert any("γ = 1" in str(w.message) and w.category is GradcheckWarning for w in caught)
+    assert all(w.filename == __file__ for w in caught)
+    batch = tg.nn.BatchNorm1d(3).double()
+    assert any("BatchNorm: γ = 1" in w for w in gradcheck_report(batch, leaf(4, 3, 2)).warnings)
+
+
+def test_a_good_recipe_has_no_warning():
+    norm = tg.nn.LayerNorm(5, eps=0.3).double()
+    norm.weight._data[:] = [1.5, -0.7, 2, 0.4, -1]
+    assert gradcheck_report(norm, leaf(4, 5)).warnings == []
+    assert gradcheck_report(tg.exp, tg.ones(3, dtype=tg.float64, requires_grad=True)).warnings == []
+
+
+def test_blind_recipes_of_a_students_function():
+    mine = op(lambda x, w: x * w, lambda g, x, w: (g * w, (g * x).sum(0)))
+    ones = tg.ones(4, dtype=tg.float64, requires_grad=True)
+    assert any("w" in w or "input[1]" in w for w in gradcheck_report(mine, (leaf(3, 4), ones)).warnings)
+    assert any("same number everywhere" in w for w in gradcheck_report(lambda x, w: mine(x, w).mean(), (leaf(3, 4), leaf(4))).warnings)
+    assert gradcheck_report(mine, (leaf(3, 4), leaf(4))).warnings == []
+
+
+# -- Bad input --------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_bad_input():
+    x = leaf(3)
+    with pytest.raises(ValueError, match=r"at least one input tensor to require gradient.*input \(3,\) is torch.float64"):
+        gradcheck(tg.exp, x.detach())
+    with pytest.raises(ValueError, match="there is no Tensor among the inputs"):
+        gradcheck(lambda a: a, 3)
+    with pytest.raises(GradcheckError, match="returns no Tensor.*got None"):
+        gradcheck(lambda x: None, x)
+    with pytest.raises(GradcheckError, match="a NumPy array"):
+        gradcheck(lambda x: x.detach().numpy(), x)
+    with pytest.raises(GradcheckError, match="no floating point Tensor: output is torch.bool"):
+        gradcheck(lambda x: x > 0, x)
+    with pytest.raises(GradcheckError, match=r"no output depends on the input y \(3,\)"):
+        gradcheck(lambda x, y: x * 2, (x, leaf(3)))
+    assert gradcheck(lambda x, y: x * 2, (x, leaf(3)), allow_unused=True)
+    with pytest.raises(GradcheckError, match=r"output\[1\] \(2,\) does not depend on any input"):
+        gradcheck(lambda x: (x, tg.ones(2, dtype=tg.float64)), x)
+    with pytest.raises(TypeError, match="must be callable; got int"):
+        gradcheck(3, x)
+    with pytest.raises(GradcheckError, match="do not depend on anything: it is linear"):
+        gradgradcheck(lambda x: x.sum() * 0 + tg.ones(1, dtype=tg.float64), x, [tg.ones(1, dtype=tg.float64)])
+    with pytest.raises(ValueError, match="1 output but 2 grad_outputs"):
+        gradgradcheck(tg.exp, x, [x, x])
+    assert issubclass(GradcheckError, RuntimeError)
+    from tinygrad_norm.autograd.gradcheck import GradcheckError as Same  # torch's path
+
+    assert Same is GradcheckError
+    assert callable(tg.autograd.gradcheck)
+
+
+def test_empty_and_zero_dimensional_inputs():
+    assert gradcheck(lambda x: x * 2, tg.tensor(3.0, dtype=tg.float64, requires_grad=True))
+    assert gradcheck(lambda x, y: (x * 2).sum() + y, (tg.zeros(0, 3, dtype=tg.float64, requires_grad=True), leaf()), allow_unused=True)
+
+
+# -- The result --------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_the_report():
+    report = gradcheck_report(square(lambda g, x: 3 * x * g), leaf(2, 3))
+    pair = report.worst
+    assert pair is report.pairs[0]
+    o, i = pair.output_index, pair.input_index
+    assert o == i
+    x = leaf(2, 3)._data[i]
+    assert pair.analytic_value == pytest.approx(3 * x)
+    assert pair.numeric_value == pytest.approx(2 * x, rel=1e-12)
+    assert pair.absolute_error == pytest.approx(abs(x), rel=1e-9)
+    assert pair.relative_error == pytest.approx(1 / 3, rel=1e-9)
+    assert 0 < pair.error_estimate < 1e-11
+    assert abs(x) == np.abs(leaf(2, 3)._data).max()
+    text = str(report)
+    assert text.startswith("gradcheck of Op.apply: FAILED")
+    assert str(list(i)) in text
+    data = json.loads(json.dumps(report.to_dict()))
+    assert data["pairs"][0]["verdict"] == "wrong"
+    page = report._repr_html_()
+    assert "<table>" in page
+    assert "wrong" in page
+    assert "<lambda>" not in gradcheck_report(lambda x: x, leaf(1))._repr_html_()
+    assert bool(report) is False
+
+
+def test_pictures(tmp_path):
+    report = gradcheck_report(square(lambda g, x: 3 * x * g), leaf(2, 3))
+    figure = report.plot(path=tmp_path / "jacobians.png")
+    panels = [axes for axes in figure.axes if axes.get_title()]
+    assert len(panels) == 3
+    assert all(axes.get_xlabel() for axes in panels)
+    assert (tmp_path / "jacobians.png").stat().st_size > 5000
+    sweep = gradcheck_sweep(tg.exp, leaf(3)).plot(tmp_path / "sweep.png")
+    assert sweep.axes[0].get_xscale() == sweep.axes[0].get_yscale() == "log"
+    assert (tmp_path / "sweep.png").stat().st_size > 5000
+    gradcheck_report(lambda x: x.sum(), leaf(3)).plot(0)
+
+
+def test_pictures_without_matplotlib(monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(ImportError, match=r'pip install "tinygrad_norm\[plot\]"'):
+        gradcheck_report(tg.exp, leaf(2)).plot()
+
+
+def test_gradgradcheck_finds_a_wrong_second_derivative():
+    class Cube(Function):
+        def forward(self, x):
+            self.save_for_backward(x)
+            return x**3
+
+        def backward(self, g):
+            (x,) = self.saved_tensors
+            return 3 * (x.detach() if isinstance(x, tg.Tensor) else x) * x * g  # half of the second derivative is lost
+
+    assert gradcheck(Cube.apply, leaf(3))
+    with pytest.raises(GradcheckError, match="dx is 0.5 times"):
+        gradgradcheck(Cube.apply, leaf(3))
+    assert gradgradcheck(Cube.apply, leaf(3), raise_exception=False) is False
+    assert gradgradcheck(lambda x, w: x @ w, (leaf(3, 2), leaf(2, 2)), gen_non_contig_grad_outputs=True)
+    assert gradgradcheck(lambda x: x * 2, leaf(3))
+    assert gradgradcheck(tg.exp, leaf(3), [leaf(3, seed=4)], fast_mode=True)
+
+
+# -- Invariants -------------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("norm", "shape"),
+    [
+        (tg.nn.LayerNorm(5).double(), (4, 5)),
+        (tg.nn.LayerNorm((3, 4), eps=0.3).double(), (2, 3, 4)),
+        (tg.nn.BatchNorm1d(4, eps=0.3).double(), (6, 4)),
+        (tg.nn.BatchNorm1d(3).double(), (4, 3, 5)),
+    ],
+    ids=["layer", "layer over two axes", "batch", "batch (N, C, L)"],
+)
+def test_the_norms_keep_their_invariants(norm, shape):
+    norm.weight._data[...] = np.random.RandomState(1).uniform(-2, 2, norm.weight.shape)
+    norm.bias._data[...] = 0.7
+    report = check_norm_invariants(norm, leaf(*shape))
+    assert report.ok, report
+    assert max(i.error for i in report) < 1e-13
+    if isinstance(norm, tg.nn.BatchNorm1d):
+        assert norm.num_batches_tracked.item() == 0
+
+
+def test_broken_invariants_are_named():
+    def broken(function, axes=(-1,)):
+        return {i.name for i in check_norm_invariants(function, leaf(4, 5), axes=axes, eps=0.3) if not i.ok}
+
+    assert broken(norm_backward(1, 1)) == set()
+    assert broken(norm_backward(0, 1)) == {"dx sums to 0"}
+    assert broken(norm_backward(1, 0)) == {"dx ⟂ x − μ"}
+    assert broken(lambda x: x - x.mean(1, True)) == {"dx ⟂ x − μ", "scale"}
+    assert "shift" in broken(lambda x: x / ((x * x).mean(1, True) + 0.3).sqrt())
+    assert "groups" in broken(lambda x: F.batch_norm(x, None, None, training=True, eps=0.3))
+    with pytest.raises(ValueError, match="say over which axes"):
+        check_norm_invariants(lambda x: x, leaf(4, 5))
+    with pytest.raises(ValueError, match="in eval a BatchNorm scales by constants"):
+        check_norm_invariants(tg.nn.BatchNorm1d(5).double().eval(), leaf(4, 5))
+    with pytest.raises(ValueError, match="one value for each statistic"):
+        check_norm_invariants(lambda x: x, leaf(4, 1), axes=(1,))
+
+
+# -- tinygrad-norm gradcheck ---------------------------------------------------------------------------------------------------------------------
+
+
+def run(*argv):
+    parser = cli._Parser()
+    command.add_arguments(parser)
+    return command.run(parser.parse_args(list(argv)))
+
+
+def test_every_op_and_layer_of_the_library():
+    rows = check_all()
+    bad = [row for row in rows if not row.ok]
+    assert not bad, bad
+    assert len(rows) > 250
+    exact = [row for row in rows if row.dtype == "float64"]
+    assert max(row.differences or 0 for row in exact) < 1e-10
+    assert max(row.second or 0 for row in exact) < 1e-9
+    exact = [row for row in exact if row.name not in TORCH_IS_OFF]
+    assert max(row.torch or 0 for row in exact) < 1e-12
+    assert max(row.second_torch or 0 for row in exact) < 1e-12
+    norms = [row for row in exact if "norm" in row.name]
+    assert all(row.torch is not None and row.second is not None for row in norms)
+
+
+def test_the_command(capsys, monkeypatch):
+    assert run("--only", "layer_norm", "--no-torch", "--dtype", "float64") == 0
+    out = capsys.readouterr().out
+    assert "layer_norm (2, 3, 4) over 4" in out
+    assert "\033[" not in out
+    assert run("--only", "tanh", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["dtype"] for row in rows] == ["float64", "float32"]
+    assert all(row["ok"] for row in rows)
+    with pytest.raises(ValueError, match="no op has 'nonsense' in its name; there are .*layer_norm"):
+        run("--only", "nonsense")
+    with pytest.raises(ValueError, match="--shapes goes with"):
+        run("--shapes", "4,5")
+    with pytest.raises(ValueError, match="--only chooses among the library's ops"):
+        run("file.py:f", "--only", "relu")
+    monkeypatch.setattr(type(tg.relu(leaf(2)).grad_fn), "backward", lambda self, g: g * 2)
+    assert run("--only", "relu", "--no-torch") == 1
+    assert "FAILED" in capsys.readouterr().out
+
+
+MINE = """
+import numpy as np
+import tinygrad_norm as tg
+
+def right(x, weight):
+    return tg.nn.functional.layer_norm(x, (5,), weight)
+
+class Wrong(tg.autograd.Function):
+    def forward(self, x):
+        self.save_for_backward(x)
+        return x ** 2
+    def backward(self, g):
+        return g
+
+def picky(x):
+    assert x.shape == (2, 3)
+    return x * 2
+
+def given(x, table):
+    return x * table["w"]
+
+given_inputs = lambda: (np.ones((2, 3)), {"w": [1.5, 2.5, 3.5]})
+
+def attribute(x, i):
+    return x[i]
+
+attribute.inputs = ([1.0, 2.0, 3.0], np.array([0, 2]))
+
+class Net(tg.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.num_features = 5
+        self.w = tg.nn.Parameter(tg.ones(5, dtype=tg.float64))
+    def forward(self, x):
+        return x * self.w
+
+layer = Net()
+number = 3
+"""
+
+
+def test_the_command_on_a_file_of_yours(tmp_path, capsys):
+    file = tmp_path / "mine.py"
+    file.write_text(MINE)
+
+    def check(name, *more):
+        code = run(f"{file}:{name}", *more)
+        return code, capsys.readouterr().out
+
+    assert check("right")[0] == 0
+    code, out = check("Wrong")
+    assert code == 1
+    assert "wrong" in out
+    assert json.loads(check("Wrong", "--json")[1])["verdict"] == "wrong"
+    assert check("picky", "--shapes", "2,3")[0] == 0
+    assert check("given")[0] == 0
+    assert check("attribute")[0] == 0
+    assert check("Net")[0] == check("layer")[0] == 0
+    with pytest.raises(ValueError, match=r"picky raised AssertionError with random inputs of shapes \(\[4, 5\]\).*picky.inputs = \(x, …\).*--shapes"):
+        check("picky")
+    with pytest.raises(ValueError, match=r"has no 'nothing'; it has .*right"):
+        check("nothing")
+    with pytest.raises(ValueError, match="number in .* is a int"):
+        check("number")
+    with pytest.raises(ValueError, match="there is no file"):
+        check_file(str(tmp_path / "other.py:f"))
+    with pytest.raises(ValueError, match="say which function of which file"):
+        check_file("mine.py")
+    (tmp_path / "broken.py").write_text("1/0")
+    with pytest.raises(ValueError, match="cannot be imported: ZeroDivisionError"):
+        check_file(f"{tmp_path}/broken.py:f")
+
+
+def test_torch_and_matplotlib_are_not_imported_with_the_package():
+    code = "import sys, tinygrad_norm.autograd.suite, tinygrad_norm.pytest_plugin; print([m for m in ('torch', 'matplotlib', 'numba') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,149 @@
+"""compare_with_torch: that it agrees where we agree, and sees every kind of difference."""
+
+import copy
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import tinygrad_norm as tg
+from tinygrad_norm import nn
+from tinygrad_norm.autograd import Function, compare_with_torch
+from tinygrad_norm.autograd.torch_compare import torch_twin
+
+
+def array(*shape, seed=0):
+    return np.random.RandomState(seed).standard_normal(shape) * 1.3 + 0.3
+
+
+LAYERS = {
+    "Linear": (lambda: nn.Linear(4, 3), (5, 4)),
+    "Linear no bias": (lambda: nn.Linear(4, 3, bias=False), (2, 5, 4)),
+    "ReLU": (nn.ReLU, (4, 5)),
+    "LayerNorm": (lambda: nn.LayerNorm(5), (4, 5)),
+    "LayerNorm no bias": (lambda: nn.LayerNorm((3, 5), eps=0.1, bias=False), (4, 3, 5)),
+    "LayerNorm plain": (lambda: nn.LayerNorm(5, elementwise_affine=False), (4, 5)),
+    "BatchNorm1d": (lambda: nn.BatchNorm1d(5), (4, 5)),
+    "BatchNorm1d (N, C, L)": (lambda: nn.BatchNorm1d(3, momentum=None), (4, 3, 5)),
+    "BatchNorm1d plain": (lambda: nn.BatchNorm1d(5, affine=False, track_running_stats=False), (4, 5)),
+    "BatchNorm1d eval": (lambda: nn.BatchNorm1d(5).eval(), (4, 5)),
+    "Sequential": (lambda: nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 2))), (5, 4)),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("double", [True, False], ids=["float64", "float32"])
+def test_layers_agree(name, double):
+    make, shape = LAYERS[name]
+    tg.manual_seed(0)
+    layer = make().double() if double else make()
+    before = copy.deepcopy(layer.state_dict())
+    comparison = compare_with_torch(layer, array(*shape).astype(np.float64 if double else np.float32))
+    assert comparison.ok, comparison
+    limit = 1e-12 if double else 1e-4
+    assert max(d.relative for d in comparison.differences) < limit
+    assert all(d.dtype in ("float64" if double else "float32", "int64") for d in comparison.differences)
+    names = {d.name for d in comparison.differences}
+    assert {"output", "grad input[0]"} <= names
+    if list(layer.parameters()):
+        assert any(n.startswith("second grad") for n in names)
+        assert set(layer.state_dict()) <= names
+    after = layer.state_dict()
+    assert all(np.array_equal(before[k]._data, after[k]._data) for k in before)  # the caller's layer is as it was
+    assert all(p.grad is None for p in layer.parameters())
+
+
+def test_functions_agree():
+    assert compare_with_torch(tg.exp, array(3, 4)).ok
+    assert compare_with_torch(tg.nn.functional.cross_entropy, (array(6, 4), np.array([0, 1, 2, 3, 0, 1]))).ok
+    assert compare_with_torch(nn.CrossEntropyLoss(weight=tg.tensor([1.0, 2.0, 0.5, 1.5]).double()), (array(6, 4), np.array([0, 1, 2, 3, 0, 1]))).ok
+    comparison = compare_with_torch(lambda x, w: x @ w.T, (array(3, 4), array(2, 4)), torch_counterpart=lambda x, w: x @ w.T)
+    assert comparison.ok
+    assert {d.name for d in comparison.differences} >= {"output", "grad input[0]", "grad input[1]", "second grad grad_output[0]"}
+    assert compare_with_torch(lambda x: x.max(1), array(3, 4), torch_counterpart=lambda x: x.max(1)).ok
+
+
+def test_figures_are_right():
+    comparison = compare_with_torch(lambda x: x * (1 + 2**-52), array(3), torch_counterpart=lambda x: x * 1.0, steps=1)
+    assert comparison["output"].ulps == pytest.approx(1, abs=0.51)
+    assert comparison["output"].relative < 3e-16
+    comparison = compare_with_torch(lambda x: x * 1.001, array(3), torch_counterpart=lambda x: x * 1.0)
+    assert not comparison.ok
+    assert comparison["output"].relative == pytest.approx(1e-3, rel=1e-6)
+    assert comparison.worst.relative == pytest.approx(1e-3, rel=1e-6)
+    assert compare_with_torch(lambda x: x * 1.001, array(3), torch_counterpart=lambda x: x * 1.0, rtol=0.01).ok
+    with pytest.raises(AssertionError, match="DIFFERS"):
+        comparison.raise_for_failure()
+    with pytest.raises(KeyError, match="was not compared; there are output"):
+        comparison["nothing"]
+
+
+class WrongBuffers(nn.BatchNorm1d):
+    """Stores the biased variance."""
+
+    def forward(self, input):
+        before = self.running_var._data.copy()
+        y = super().forward(input)
+        m = input.numel() / self.num_features
+        self.running_var._data[...] = before * (1 - self.momentum) + (self.running_var._data - before * (1 - self.momentum)) * (m - 1) / m
+        return y
+
+
+def test_differences_are_seen_and_named():
+    twin = torch.nn.BatchNorm1d(4).double()
+    comparison = compare_with_torch(WrongBuffers(4).double(), array(6, 4), torch_counterpart=twin)
+    assert [d.name for d in comparison.differences if not d.ok] == ["running_var"] * 3
+    assert twin.num_batches_tracked.item() == 0  # the counterpart is the caller's as well
+
+    class Half(Function):
+        def forward(self, x):
+            return 2 * x
+
+        def backward(self, g):
+            return g
+
+    bad = {d.name for d in compare_with_torch(Half.apply, array(3), torch_counterpart=lambda x: 2 * x).differences if not d.ok}
+    assert bad == {"grad input[0]", "second grad grad_output[0]"}
+
+    def problem(ours, theirs, *inputs):
+        comparison = compare_with_torch(ours, inputs or array(3), torch_counterpart=theirs)
+        assert not comparison.ok
+        return str(comparison)
+
+    assert "torch has float64 (3, 1)" in problem(lambda x: x * 1, lambda x: x[:, None])
+    assert "torch has float32" in problem(lambda x: x * 1, lambda x: x.float())
+    assert "1 tensors here, 2 in torch" in problem(lambda x: x * 1, lambda x: (x, x))
+    assert "requires_grad is True here, False in torch" in problem(lambda x: x * 1, lambda x: x.detach())
+    assert "None in torch" in problem(lambda x, y: x * y, lambda x, y: x * y.detach(), array(3), array(3, seed=1))
+    with np.errstate(all="ignore"):
+        assert "NaN or infinity in other places" in problem(lambda x: x / 0, lambda x: x)
+
+
+def test_twins_have_our_arguments_state_and_mode():
+    ours = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4, eps=0.1, momentum=0.3)).double().eval()
+    theirs = torch_twin(ours)
+    assert repr(theirs) == repr(ours)
+    assert not theirs[1].training
+    assert all(np.array_equal(v.numpy(), ours.state_dict()[k]._data) for k, v in theirs.state_dict().items())
+    theirs[0].weight.data.zero_()
+    assert ours[0].weight.abs().sum().item() > 0
+    assert torch_twin(tg.nn.functional.layer_norm) is torch.nn.functional.layer_norm
+
+
+def test_bad_input(monkeypatch):
+    class Mine(nn.Module):
+        def forward(self, x):
+            return x
+
+    with pytest.raises(ValueError, match=r"no torch.nn.Mine to compare with \(at 0\): pass torch_counterpart=…"):
+        compare_with_torch(nn.Sequential(Mine()), array(2))
+    with pytest.raises(ValueError, match="no function called '<lambda>'"):
+        compare_with_torch(lambda x: x, array(2))
+    with pytest.raises(ValueError, match="steps must be an integer of at least 1; got 0"):
+        compare_with_torch(tg.exp, array(2), steps=0)
+    with pytest.raises(ValueError, match=r"input\[0\] is a dict"):
+        compare_with_torch(tg.exp, {"x": 1})
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ImportError, match="pip install torch==2.13.0"):
+        compare_with_torch(tg.exp, array(2))
