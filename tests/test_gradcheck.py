@@ -125,16 +125,16 @@ def test_integers_are_ignored_and_float32_is_warned():
 def test_torch_agrees(fast_mode):
     def cases(lib, make):
         return [
-            (lambda x: lib.exp(x), (make(3, 2),)),
+            (lib.exp, (make(3, 2),)),
             (lambda x, y: x @ y, (make(3, 2), make(2, 4))),
             (lambda x: x.detach() * x, (make(3),)),
             (lambda x: lib.nn.functional.layer_norm(x, (4,)), (make(3, 4),)),
-            (lambda x: lib.nn.functional.relu(x), (make(3, 4),)),
+            (lib.nn.functional.relu, (make(3, 4),)),
             (lambda x: x.abs().sum(), (make(5),)),
             (lambda x: x.sum() * x.detach().sum(), (make(5),)),
         ]
 
-    ours = cases(tg, lambda *s: leaf(*s))
+    ours = cases(tg, leaf)
     theirs = cases(torch, lambda *s: torch.from_numpy(leaf(*s)._data.copy()).requires_grad_())
     for (f, x), (g, y) in zip(ours, theirs):
         with np.errstate(all="ignore"):
@@ -514,11 +514,11 @@ def test_bad_input():
         gradcheck(tg.exp, x.detach())
     with pytest.raises(ValueError, match="there is no Tensor among the inputs"):
         gradcheck(lambda a: a, 3)
-    with pytest.raises(GradcheckError, match="returns no Tensor.*got None"):
+    with pytest.raises(GradcheckError, match=r"returns no Tensor.*got None"):
         gradcheck(lambda x: None, x)
     with pytest.raises(GradcheckError, match="a NumPy array"):
         gradcheck(lambda x: x.detach().numpy(), x)
-    with pytest.raises(GradcheckError, match="no floating point Tensor: output is torch.bool"):
+    with pytest.raises(GradcheckError, match=r"no floating point Tensor: output is torch.bool"):
         gradcheck(lambda x: x > 0, x)
     with pytest.raises(GradcheckError, match=r"no output depends on the input y \(3,\)"):
         gradcheck(lambda x, y: x * 2, (x, leaf(3)))
@@ -536,6 +536,13 @@ def test_bad_input():
 
     assert Same is GradcheckError
     assert callable(tg.autograd.gradcheck)
+
+
+def test_a_jacobian_that_does_not_fit():
+    x = leaf(300, 200)
+    with pytest.raises(ValueError, match=r"3600000000 elements.*fast_mode=True"):
+        gradcheck(tg.exp, x)
+    assert gradcheck(tg.exp, x, fast_mode=True)
 
 
 def test_empty_and_zero_dimensional_inputs():
@@ -601,7 +608,7 @@ def test_gradgradcheck_finds_a_wrong_second_derivative():
             return 3 * (x.detach() if isinstance(x, tg.Tensor) else x) * x * g  # half of the second derivative is lost
 
     assert gradcheck(Cube.apply, leaf(3))
-    with pytest.raises(GradcheckError, match="dx is 0.5 times"):
+    with pytest.raises(GradcheckError, match=r"dx is 0.5 times"):
         gradgradcheck(Cube.apply, leaf(3))
     assert gradgradcheck(Cube.apply, leaf(3), raise_exception=False) is False
     assert gradgradcheck(lambda x, w: x @ w, (leaf(3, 2), leaf(2, 2)), gen_non_contig_grad_outputs=True)
@@ -683,7 +690,7 @@ def test_the_command(capsys, monkeypatch):
     rows = json.loads(capsys.readouterr().out)
     assert [row["dtype"] for row in rows] == ["float64", "float32"]
     assert all(row["ok"] for row in rows)
-    with pytest.raises(ValueError, match="no op has 'nonsense' in its name; there are .*layer_norm"):
+    with pytest.raises(ValueError, match=r"no op has 'nonsense' in its name; there are .*layer_norm"):
         run("--only", "nonsense")
     with pytest.raises(ValueError, match="--shapes goes with"):
         run("--shapes", "4,5")
@@ -756,7 +763,7 @@ def test_the_command_on_a_file_of_yours(tmp_path, capsys):
         check("picky")
     with pytest.raises(ValueError, match=r"has no 'nothing'; it has .*right"):
         check("nothing")
-    with pytest.raises(ValueError, match="number in .* is a int"):
+    with pytest.raises(ValueError, match=r"number in .* is a int"):
         check("number")
     with pytest.raises(ValueError, match="there is no file"):
         check_file(str(tmp_path / "other.py:f"))

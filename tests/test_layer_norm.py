@@ -29,7 +29,7 @@ def run_both(x, shape, kind, weight=None, bias=None, eps=1e-5, dy=None):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("shape", "normalized"),
-    [((32, 64), (64,)), ((99, 20), (20,)), ((7, 5, 3), (3,)), ((7, 5, 3), (5, 3)), ((2, 3, 4, 5), (3, 4, 5)), ((9,), (9,)), ((5, 1), (1,)), ((3000, 40), (40,))],
+    [((32, 64), (64,)), ((9, 20), (20,)), ((7, 5, 3), (3,)), ((7, 5, 3), (5, 3)), ((2, 3, 4, 5), (3, 4, 5)), ((9,), (9,)), ((5, 1), (1,)), ((3000, 40), (40,))],
 )
 def test_against_torch(shape, normalized, kind):
     dtype, tolerance = KINDS[kind]

@@ -145,5 +145,5 @@ def test_bad_input(monkeypatch):
     with pytest.raises(ValueError, match=r"input\[0\] is a dict"):
         compare_with_torch(tg.exp, {"x": 1})
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(ImportError, match="pip install torch==2.13.0"):
+    with pytest.raises(ImportError, match=r"pip install torch==2.13.0"):
         compare_with_torch(tg.exp, array(2))

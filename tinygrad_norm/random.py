@@ -564,7 +564,8 @@ class Generator:
                 words = self._double_words(n)
             words &= np.uint64(2**53 - 1)
             # U < p in integers: U·2⁵³ is one, and p·2⁵³ loses no bit
-            return (words < np.uint64(math.ceil(float(p) * 2.0**53))).astype(dtype).reshape(shape)
+            mask: Array = words < np.uint64(math.ceil(float(p) * 2.0**53))
+            return mask.astype(dtype).reshape(shape)
         if p.dtype not in (np.float16, np.float32, np.float64):
             raise NotImplementedError(f"bernoulli: an array p must be of a float dtype; got {p.dtype}; cast it")
         if not bool(((p >= 0) & (p <= 1)).all()):

@@ -20,6 +20,8 @@ from .target import Array, GradcheckError, Named, Target
 
 __all__ = ["check"]
 
+LARGEST = 1 << 24  # elements of all Jacobians together: a dozen arrays of that size are a gigabyte
+
 
 def check(
     target: Target,
@@ -60,6 +62,9 @@ def check(
         if all(p.verdict in ("ok", "independent") for p in result.pairs) or f0.size * sum(n.tensor._data.size for n in target.inputs) > 1 << 16:
             return
         result.pairs.clear()  # something is wrong: the full Jacobians say where
+    size = f0.size * sum(n.tensor._data.size for n in target.inputs)
+    if size > LARGEST:
+        raise ValueError(f"gradcheck: the Jacobians of {target.name} would have {size} elements: take smaller inputs, or fast_mode=True")
     pairs, numeric = _jacobians(target, result, outputs, f0, eps)
     _check_linear(target, result, pairs, outputs, projected, cotangents, undefined, nondet_tol)
     for pair in pairs:

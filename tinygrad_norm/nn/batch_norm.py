@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import dtype as dtypes
+from ..dtype import parameter_dtype
 from ..kernel import get_num_threads, kernel, prange, ready
 from ..ops.elementwise import as_array, check_tensor, constant
 from ..tensor import Function, Tensor, touch
@@ -473,7 +473,7 @@ class BatchNorm1d(Module):
         check_eps("BatchNorm1d", eps)
         if momentum is not None and (isinstance(momentum, bool) or not isinstance(momentum, (int, float, np.number))):
             raise TypeError(f"BatchNorm1d: momentum must be a number or None; got {type(momentum).__name__}")
-        kind = dtypes.parameter_dtype("BatchNorm1d", dtype, device)
+        kind = parameter_dtype("BatchNorm1d", dtype, device)
         self.num_features = c = int(num_features)
         self.eps = eps
         self.momentum = momentum

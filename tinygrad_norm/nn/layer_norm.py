@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import dtype as dtypes
+from ..dtype import parameter_dtype
 from ..kernel import chunks, kernel, prange, ready
 from ..ops.elementwise import as_array, check_tensor
 from ..tensor import Function, Tensor
@@ -350,7 +350,7 @@ class LayerNorm(Module):
         if not lengths or any(n < 0 for n in lengths):
             raise RuntimeError(f"LayerNorm: normalized_shape must hold at least one length, none negative; got {normalized_shape!r}")
         check_eps("LayerNorm", eps)
-        kind = dtypes.parameter_dtype("LayerNorm", dtype, device)
+        kind = parameter_dtype("LayerNorm", dtype, device)
         self.normalized_shape = tuple(int(n) for n in lengths)
         self.eps = eps
         self.elementwise_affine = elementwise_affine

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from .. import dtype as dtypes
+from ..dtype import parameter_dtype
 from ..kernel import chunks, kernel, prange, ready
 from ..ops.elementwise import check_tensor
 from ..tensor import Function, Tensor
@@ -96,8 +96,7 @@ class LinearFunction(Function):
         if x.ndim == 2:
             return y
         self.name = "ViewBackward0"
-        y = y.reshape(*x.shape[:-1], len(weight))
-        return y
+        return y.reshape((*x.shape[:-1], len(weight)))
 
     def backward(self, dy: Any) -> Any:
         x, weight = self.saved_tensors
@@ -182,7 +181,7 @@ class Linear(Module):
                 raise ValueError(f"Linear: {name} must not be negative; got {n}")
         self.in_features = int(in_features)
         self.out_features = int(out_features)
-        kind = dtypes.parameter_dtype("Linear", dtype, device)
+        kind = parameter_dtype("Linear", dtype, device)
         self.weight = Parameter(Tensor(np.empty((self.out_features, self.in_features), kind)))
         self.register_parameter("bias", Parameter(Tensor(np.empty(self.out_features, kind))) if bias else None)
         self.reset_parameters()
