@@ -108,3 +108,9 @@ def test_every_public_name_is_there_and_documented():
             missing.append(name)
     assert not missing
     assert {"tensor", "nn", "optim", "autograd", "manual_seed", "no_grad", "Tensor"} <= set(tinygrad_norm.__all__)
+
+
+def test_what_is_not_there_says_so():
+    for call in (lambda: tinygrad_norm.cumsum, lambda: tinygrad_norm.ones(2).cumsum):
+        with pytest.raises(AttributeError, match="keeps the part of torch"):
+            call()

@@ -198,3 +198,10 @@ __all__ = [
     "zeros",
     "zeros_like",
 ]
+
+
+def __getattr__(name: str) -> object:
+    raise AttributeError(
+        f"module 'tinygrad_norm' has no attribute {name!r}: it keeps the part of torch that its layers, notebooks and documents use; "
+        "dir(tinygrad_norm) lists it"
+    )

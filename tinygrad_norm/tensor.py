@@ -507,7 +507,7 @@ class Function:
             values.append(self._at_place(array, place, counter) if self._recording and array is not None else array)
         return tuple(values)
 
-    def _pack(self, arrays: list[Any], args: Sequence[Any], outs: Sequence[Tensor]) -> None:
+    def _pack(self, arrays: list[Any], args: Sequence[Any], results: Sequence[Any], outs: Sequence[Tensor]) -> None:
         """Keeps each saved value with its place (i for input i, ~i for output i: a node never holds its outputs) and its count of writes."""
         saved: list[tuple[Any, int | None, list[int], int]] = []
         for array in self._to_save:
@@ -519,9 +519,10 @@ class Function:
                         place, counter = i, getattr(args[i], "_counter", _UNWATCHED)
                         break
                 else:
-                    for i, out in enumerate(outs):
-                        if out._data is array:
-                            place, counter = ~i, out._counter
+                    for i, result in enumerate(results):
+                        if result is array:
+                            place, counter, array = ~i, outs[i]._counter, outs[i]._data
+                            break
             if counter is None:
                 raise RuntimeError("Inference tensors cannot be saved for backward. To work around you can make a clone to get a normal tensor.")
             saved.append((array, place, counter, counter[0]))
@@ -604,14 +605,16 @@ class Function:
         node.edges = edges
         results = cls.forward(node, *arrays, **params)
         many = type(results) is tuple
-        outs = tuple([_wrap(array, cls, arrays, args) for array in results]) if many else (_wrap(results, cls, arrays, args),)
+        if not many:
+            results = (results,)
+        outs = tuple([_wrap(array, cls, arrays, args) for array in results])
         if recording:
             node.order = next(_orders)
-            node.outputs = [(out._data.shape, out._data.dtype) for out in outs] if many else ((outs[0]._data.shape, outs[0]._data.dtype),)
+            node.outputs = [(out._data.shape, out._data.dtype) for out in outs]
             if node._to_save:
-                node._pack(arrays, args, outs)
+                node._pack(arrays, args, results, outs)
             for i, out in enumerate(outs):
-                if out._data.dtype.kind == "f" and not (node._constant and any(out._data is c for c in node._constant)):
+                if out._data.dtype.kind == "f" and not (node._constant and any(results[i] is c for c in node._constant)):
                     out._edge, out._requires_grad = (node, i), True
         return outs if many else outs[0]
 
@@ -774,13 +777,13 @@ def run_backward(
                 entry = waiting[-node.order] = node, [None] * len(node.outputs)
                 heapq.heappush(heap, -node.order)
             slots = entry[1]
-            slots[index] = g if slots[index] is None else slots[index] + g
+            slots[index] = g if slots[index] is None else _plus(slots[index], g)
         else:
             slot = leaves.get(id(edge))
             if slot is None:
                 leaves[id(edge)] = [edge, g, fresh]
             else:
-                slot[1], slot[2] = slot[1] + g, True
+                slot[1], slot[2] = _plus(slot[1], g), True
 
     wanted: set[Any] | None = None
     if inputs is not None:
@@ -831,6 +834,8 @@ def run_backward(
                     g = _fit(node, i, g, shape, kind, create_graph)
                 arrive(edge, g, node.fresh_gradients)
         for leaf, g, fresh in leaves.values():
+            if not leaf._requires_grad:  # any more
+                continue
             if leaf._hooks:
                 g, fresh = _run_hooks(leaf._hooks, g, create_graph), False
             if accumulate:
@@ -838,6 +843,11 @@ def run_backward(
             captured[id(leaf)] = g
     found = [] if accumulate or inputs is None else [captured.get(_key(t._edge or t)) for t in inputs]
     return [g if g is None or isinstance(g, Tensor) else Tensor(np.array(g)) for g in found]
+
+
+def _plus(a: Any, b: Any) -> Any:
+    total = a + b
+    return total if isinstance(total, Tensor) else np.asarray(total)  # of 0-d arrays NumPy makes a scalar
 
 
 def _key(edge: Edge) -> Any:
@@ -932,7 +942,7 @@ def _fit(node: Function, i: int, g: Any, shape: tuple[int, ...], kind: Any, crea
         g = np.asarray(g)
         g = Tensor(g.astype(kind, copy=False)) if create_graph else g
     if g.shape != shape:
-        _wrong_shape(node, i, g.shape, shape)
+        _wrong_shape(node, i, tuple(g.shape), shape)
     if not create_graph:
         return (g._data if isinstance(g, Tensor) else g).astype(kind, copy=False)
     return g.to(from_numpy_dtype(kind))

@@ -227,7 +227,7 @@ class Pow(Function):
             da = zeros_like(g) if is_number(b) and b == 0 else g * (b * a ** (b - 1))
             da = sum_to(da if is_number(b) else select(b == 0, 0.0, da), shape_a)
         if shape_b is not None:
-            db = sum_to(select((a == 0) & (b >= 0), 0.0, g * (y * _log(a))), shape_b)
+            db = sum_to(g * select((a == 0) & (b >= 0), 0.0, y * _log(a)), shape_b)
         return da, db
 
 
@@ -506,6 +506,8 @@ def _scaled(op: str, input: Any, other: Any, alpha: Number) -> Any:
         return other
     if isinstance(alpha, float) and not any(v._data.dtype.kind == "f" for v in (input, other) if isinstance(v, Tensor)):
         raise RuntimeError(f"{op}: For integral input tensors, argument alpha must not be a floating point number; got {alpha}")
+    if isinstance(input, Tensor) and isinstance(other, Tensor) and input._data.dtype.kind == "b" == other._data.dtype.kind:
+        alpha = bool(alpha)
     return mul(other, alpha) if isinstance(other, Tensor) else other * alpha
 
 
@@ -520,10 +522,10 @@ def sub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
     """input − alpha·other.
 
     Raises:
-        RuntimeError: one of them is a bool tensor.
+        RuntimeError: one of them is bool.
     """
-    if any(isinstance(v, Tensor) and v._data.dtype.kind == "b" for v in (input, other)):
-        raise RuntimeError("Subtraction, the `-` operator, with a bool tensor is not supported: use ~ or logical operators, or convert it first")
+    if any(isinstance(v, bool) or (isinstance(v, Tensor) and v._data.dtype.kind == "b") for v in (input, other)):
+        raise RuntimeError("Subtraction, the `-` operator, with a bool or a bool tensor is not supported: use ~ or logical operators, or convert it first")
     a, b = operands("sub", input, _scaled("sub", input, other, alpha))
     out: Tensor = Sub.apply(a, b)
     return out
@@ -537,7 +539,7 @@ class Rsub(Sub):
 
 def rsub(input: Tensor, other: Any) -> Tensor:
     """other − input."""
-    if isinstance(other, Tensor) or input._data.dtype.kind == "b":
+    if isinstance(other, (Tensor, bool)) or input._data.dtype.kind == "b":
         return sub(other, input)
     out: Tensor = Rsub.apply(*operands("rsub", other, input))
     return out
@@ -892,11 +894,11 @@ def div_(input: Tensor, other: Any) -> Tensor:
 class Fill(Function):
     """Every element becomes a number, or a 0-d value whose gradient is the sum."""
 
-    name = "FillBackward0"
+    name = "FillBackward2"
 
     def forward(self, x: Array, value: Any) -> Any:
         if isinstance(value, np.ndarray):
-            self.name = "FillBackward1"
+            self.name = "FillBackward3"
         return quiet.run(np.full, x.shape, value, x.dtype)
 
     def backward(self, g: Any) -> Any:

@@ -58,6 +58,8 @@ class SetItem(Function):
 
     def forward(self, x: Array, value: Any, *, keys: list[Key]) -> Array:
         self.keys = keys
+        if len(keys) == 1 and any(isinstance(k, np.ndarray) for k in keys[0]):
+            self.name = "IndexPutBackward0"
         y = np.array(x)
         _assign(y, keys, value)
         return y
@@ -130,7 +132,7 @@ def _keys(x: Tensor, key: Any) -> tuple[list[Key], str]:
         raise IndexError("an index can only have a single ellipsis ('...')")
     basic: list[Any] = []  # what gives a view
     fancy: list[Any] = []  # the tensors, and `:` for every other axis of that view
-    name = "AliasBackward0"
+    name = "SliceBackward0" if isinstance(key, slice) else "AliasBackward0"
     axis = 0
     for i, k in enumerate(parts):
         if isinstance(k, (Tensor, np.ndarray, list)):

@@ -181,10 +181,11 @@ class Extreme(Function):
     def backward(self, g: Any) -> Any:
         x, y = (as_array(v) for v in self.saved_tensors)
         hit = x == unreduce(y, x.shape, self.axes)
-        if self.name[1] != "m":  # max and min, not amax and amin: as in torch, NaN equals NaN here
+        of_all = self.name[0] == "M"  # max and min, not amax and amin: as in torch, NaN equals NaN there, and 0 times infinity is 0
+        if of_all:
             hit |= np.isnan(x) & np.isnan(y)
         g = unreduce(g / constant(hit.sum(axis=self.axes).reshape(g.shape).astype(x.dtype), g), x.shape, self.axes)
-        return select(hit, g, g * 0.0)
+        return select(hit, g, 0.0 if of_all else g * 0.0)
 
 
 class ExtremeAlong(Function):
