@@ -257,7 +257,8 @@ class Kernel:
         if work < Kernel.serial_below:
             return (self._serial or self.serial)(*args)
         if (_state["backend"] or get_backend()) == "numpy":
-            return self.reference(*args)
+            with np.errstate(all="ignore"):  # infinity and NaN are results like others, as in a kernel
+                return self.reference(*args)
         if work >= _state["parallel_from"] and not _state["forked"] and get_num_threads() > 1:
             return self.parallel(*args)
         return self.serial(*args)

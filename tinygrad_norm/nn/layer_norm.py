@@ -191,7 +191,8 @@ class LayerNormFunction(Function):
         stats = np.empty((len(rows), 3), x.dtype)
         gamma = np.ones(width, x.dtype) if weight is None else weight.reshape(width)
         beta = np.zeros(width, x.dtype) if bias is None else bias.reshape(width)
-        layer_norm_forward(x.size, rows, gamma, beta, eps, y if y.shape == rows.shape else y.reshape(rows.shape), stats)
+        if x.size:
+            layer_norm_forward(x.size, rows, gamma, beta, eps, y if y.shape == rows.shape else y.reshape(rows.shape), stats)
         self.shape = shape
         self.save_for_backward(x, weight, stats)
         return y
@@ -218,6 +219,8 @@ class LayerNormBackward(Function):
         dweight, dbias = np.empty(width, x.dtype), np.empty(width, x.dtype)
         partial = np.empty((chunks(2 * x.size), 2, width), x.dtype)
         gamma = np.ones(width, x.dtype) if weight is None else weight.reshape(width)
+        if not x.size:
+            return dx.reshape(x.shape), np.zeros(shape, x.dtype), np.zeros(shape, x.dtype)
         layer_norm_backward(2 * x.size, as_rows(dy, width), rows, gamma, stats, dx, dweight, dbias, partial)
         if x.ndim == 2 and len(shape) == 1:
             return dx, dweight, dbias
