@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -296,7 +296,9 @@ def randint(
     """
     _check_device(device)
     if size is None:
-        low, high, size = 0, low, high
+        high, size = None, high
+    if high is None:
+        low, high = 0, low
     if not isinstance(size, Sequence):
         raise TypeError(f"randint: size must be a tuple or list of lengths, as in randint(10, (3, 4)); got {size!r}")
     low, high = (v.item() if isinstance(v, (Tensor, np.generic)) else v for v in (low, high))
@@ -344,19 +346,27 @@ def uniform_(input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: G
     if kwargs:
         raise TypeError(f"uniform_() got unexpected keyword arguments {sorted(kwargs)}: it takes from, to, generator")
     kind = _float_kind(None, "uniform_", input.dtype)
-    return copy_(input, Tensor(_stream(generator).uniform(input._data.shape, low, to, dtype=kind)))
+    return _fill(input, lambda shape: _stream(generator).uniform(shape, low, to, dtype=kind))
+
+
+def _fill(input: Tensor, draw: Callable[[tuple[int, ...]], Array]) -> Tensor:
+    """input ← numbers drawn in the order of its memory, as in torch, whatever the order of its axes."""
+    array = input._data
+    order = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
+    numbers = draw(tuple(array.shape[axis] for axis in order))
+    return copy_(input, Tensor(numbers.transpose([order.index(axis) for axis in range(array.ndim)])))
 
 
 def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fills input with normal numbers of the given mean and deviation."""
     kind = _float_kind(None, "normal_", input.dtype)
-    return copy_(input, Tensor(_stream(generator).normal(input._data.shape, mean, std, dtype=kind)))
+    return _fill(input, lambda shape: _stream(generator).normal(shape, mean, std, dtype=kind))
 
 
 def random_(input: Tensor, from_: int | None = None, to: int | None = None, *, generator: Generator | None = None) -> Tensor:
     """Fills input with integers of [from, to); random_(to) starts at 0; random_() takes all that the type holds exactly."""
     kind = input._data.dtype
     if from_ is None:
-        return copy_(input, Tensor(_stream(generator).random(input._data.shape, dtype=kind)))
+        return _fill(input, lambda shape: _stream(generator).random(shape, dtype=kind))
     low, high = (0, from_) if to is None else (from_, to)
-    return copy_(input, Tensor(_stream(generator).integers(low, high, input._data.shape, dtype=kind)))
+    return _fill(input, lambda shape: _stream(generator).integers(low, high, shape, dtype=kind))

@@ -47,15 +47,14 @@ int64 = dtype("int64", 1)
 float32 = dtype("float32", 2)
 float64 = dtype("float64", 3)
 
-_BY_NUMPY = {d.numpy: d for d in (bool_, int64, float32, float64)}
-SUPPORTED = frozenset(np.dtype(c).num for c in "?lqfd" if np.dtype(c) in _BY_NUMPY)  # by number: the quickest question to an array
+SUPPORTED = {d.numpy: d for d in (bool_, int64, float32, float64)}
 _PYTHON_TYPES: dict[Any, dtype] = {bool: bool_, int: int64, float: float32}
 
 
 def from_numpy_dtype(numpy_dtype: np.dtype[Any]) -> dtype:
     """The dtype of a NumPy array's elements; TypeError where there is none."""
     try:
-        return _BY_NUMPY[numpy_dtype]
+        return SUPPORTED[numpy_dtype]
     except KeyError:
         raise TypeError(
             f"element type {numpy_dtype} is not supported: tensors hold float32, float64, int64 or bool; convert with array.astype(...) first"
@@ -66,9 +65,11 @@ def as_dtype(value: Any) -> dtype:
     """A dtype from a dtype, its name, a NumPy type, or Python's float, int or bool (torch's defaults for them)."""
     if isinstance(value, dtype):
         return value
-    if value in _PYTHON_TYPES:
-        return _PYTHON_TYPES[value]
     try:
+        if value in _PYTHON_TYPES:
+            return _PYTHON_TYPES[value]
+        if value is None:  # which NumPy takes for float64
+            raise TypeError
         found = np.dtype(value)
     except TypeError:
         raise TypeError(f"dtype must be one of float32, float64, int64, bool; got {value!r}") from None

@@ -162,7 +162,7 @@ class Tensor(TensorMethods):
     def __init__(self, data: Array, requires_grad: bool = False) -> None:
         if type(data) is not np.ndarray:
             raise TypeError(f"Tensor(...) wraps a NumPy array as it is; got {type(data).__name__}: use tensor(...) for lists, numbers and copies")
-        if data.dtype.num not in SUPPORTED:
+        if data.dtype not in SUPPORTED:
             from_numpy_dtype(data.dtype)  # raises
         self._data = data
         self._requires_grad = requires_grad
@@ -785,6 +785,7 @@ def run_backward(
             else:
                 slot[1], slot[2] = _plus(slot[1], g), True
 
+    starts = [_root_gradient(i, root, g, create_graph) for i, (root, g) in enumerate(zip(roots, gradients))]
     wanted: set[Any] | None = None
     if inputs is not None:
         _check_inputs(inputs, "backward" if accumulate else "grad")
@@ -794,8 +795,7 @@ def run_backward(
                 t.retain_grad()
         wanted = {_key(t._edge or t) for t in inputs}
         needed = _nodes_towards(wanted, roots)
-    for i, (root, gradient) in enumerate(zip(roots, gradients)):
-        g = _root_gradient(i, root, gradient, create_graph)
+    for root, g in zip(roots, starts):
         edge = root._edge or root
         if wanted is None or _key(edge) in wanted or (root._edge and root._edge[0] in needed):
             arrive(edge, g, False)

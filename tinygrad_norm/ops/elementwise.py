@@ -139,7 +139,7 @@ class Clone(Function):
     name = "CloneBackward0"
 
     def forward(self, x: Array) -> Array:
-        return np.array(x)
+        return np.array(x, order="C")
 
     def backward(self, g: Any) -> Any:
         return g

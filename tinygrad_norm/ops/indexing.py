@@ -196,7 +196,7 @@ def _index_array(k: Any) -> Array:
 
 
 def _broadcast_together(indices: list[Array]) -> None:
-    shapes = [k.shape if k.dtype.kind == "i" else (np.count_nonzero(k),) for k in indices]
+    shapes = [k.shape if k.dtype.kind == "i" else (int(np.count_nonzero(k)),) for k in indices]
     try:
         np.broadcast_shapes(*shapes)
     except ValueError:

@@ -395,9 +395,9 @@ def argmin(input: Tensor, dim: int | None = None, keepdim: bool = False, *, axis
 
 def logsumexp(input: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:
     """ln Σ eˣ over dim, without overflow."""
+    x = floating(input, "logsumexp")
     if dim is None and axis is None:
         raise TypeError("logsumexp: dim (or axis) is missing: one axis or several")
-    x = floating(input, "logsumexp")
     out: Tensor = LogSumExp.apply(x, axes=axes_of(x, dim, axis), keep=_keep(keepdim, keepdims))
     return out
 

@@ -212,6 +212,8 @@ def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     shape = input._data.shape
     number, dims = (0, range(len(shape))) if dim is None else (2, dim) if isinstance(dim, Sequence) else (1, (dim,))
     gone = {one_axis(d, len(shape)) for d in dims}
+    if len(gone) < len(dims):
+        raise RuntimeError(f"squeeze: a dim appears multiple times in {tuple(dims)}")
     return _reshape(input, tuple(n for i, n in enumerate(shape) if not (i in gone and n == 1)), f"SqueezeBackward{number}")
 
 
@@ -257,7 +259,7 @@ def _sequence(op: str, tensors: Any) -> list[Tensor]:
         if not isinstance(t, Tensor):
             raise TypeError(f"{op}: expected Tensor as element {i}, but got {type(t).__name__}")
     if not tensors:
-        raise RuntimeError(f"{op}: expected a non-empty list of Tensors")
+        raise (ValueError if op == "cat" else RuntimeError)(f"{op}: expected a non-empty list of Tensors")  # torch's classes
     return list(tensors)
 
 
@@ -290,10 +292,11 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape along a new axis."""
     parts = _sequence("stack", tensors)
     kind = max((t.dtype for t in parts), key=lambda d: d.rank).numpy
+    at = one_axis(dim, parts[0]._data.ndim, extra=1)
     for i, t in enumerate(parts):
         if t._data.shape != parts[0]._data.shape:
             raise RuntimeError(f"stack expects each tensor to be equal size; got {list(parts[0].shape)} at entry 0 and {list(t.shape)} at entry {i}")
-    out: Tensor = Stack.apply(*(cast(t, kind) for t in parts), axis=one_axis(dim, parts[0]._data.ndim, extra=1))
+    out: Tensor = Stack.apply(*(cast(t, kind) for t in parts), axis=at)
     return out
 
 
@@ -394,12 +397,18 @@ def to_bool(input: Tensor) -> bool:
 
 def to_float(input: Tensor) -> float:
     """float(x), of one element."""
-    return float(item(input))
+    return float(_only(input).item())
 
 
 def to_int(input: Tensor) -> int:
     """int(x), of one element."""
-    return int(item(input))
+    return int(_only(input).item())
+
+
+def _only(input: Tensor) -> Array:
+    if input._data.size != 1:
+        raise ValueError(f"only one element tensors can be converted to Python scalars; got {input._data.size} elements")
+    return input._data
 
 
 def to_index(input: Tensor) -> int:
