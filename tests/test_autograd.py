@@ -301,9 +301,7 @@ def test_a_failed_walk_leaves_nothing_behind(no_collector):
     assert watched() is None
 
 
-@pytest.mark.parametrize(
-    "op", [lambda y: y + 1, lambda y: y * 1.0001, lambda y: -y, lambda y: y[:], lambda y: y.tanh()], ids=["add", "mul", "neg", "view", "tanh"]
-)
+@pytest.mark.parametrize("op", [lambda y: y + 1, lambda y: y * 1.0001, lambda y: -y, lambda y: y[:], lambda y: y.tanh()], ids=["add", "mul", "neg", "view", "tanh"])
 def test_a_chain_of_20000_ops(op):
     """Neither the walk nor letting go of the graph recurses."""
     x = tg.tensor([0.5, 0.25], dtype=tg.float64, requires_grad=True)
@@ -1059,7 +1057,7 @@ def function(forward, backward):
     ],
 )
 def test_a_gradient_of_the_wrong_shape_is_never_summed_away(shape, returned, message, create_graph):
-    op = function(lambda ctx, x: x * 2, lambda ctx, g: tg.ones(*returned) if create_graph else np.ones(returned))
+    op = function(lambda ctx, x: x * 2, lambda ctx, g: (tg.ones(*returned) if create_graph else np.ones(returned)))
     x = tg.ones(shape, requires_grad=True)
     with pytest.raises(RuntimeError, match=message):
         op.apply(x).sum().backward(create_graph=create_graph)

@@ -121,29 +121,7 @@ def test_against_torch(case, kind, layout):
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "abs",
-        "clone",
-        "erf",
-        "exp",
-        "log",
-        "neg",
-        "relu",
-        "rsqrt",
-        "sigmoid",
-        "sqrt",
-        "tanh",
-        "sum",
-        "mean",
-        "amax",
-        "flatten",
-        "var0",
-        "std0",
-        "softmax0",
-        "pow2",
-        "rpow",
-    ],
+    "name", ["abs", "clone", "erf", "exp", "log", "neg", "relu", "rsqrt", "sigmoid", "sqrt", "tanh", "sum", "mean", "amax", "flatten", "var0", "std0", "softmax0", "pow2", "rpow"]
 )
 def test_0_d_values_keep_their_place_in_the_graph(name):
     """NumPy makes scalars of 0-d results: a saved one must still be known as the op's output, or the second order is silently wrong."""
@@ -301,7 +279,6 @@ PLAIN = {
     "setitem mask": lambda lib, a, b: _put(a, a > 0, 1),
 }
 
-
 def _put(target, key, value):
     target[key] = value
     return target
@@ -312,7 +289,6 @@ def _put(target, key, value):
 @pytest.mark.parametrize("name", list(PLAIN))
 def test_types_meet_as_in_torch(name, first, second):
     """Every pair of element types, with axes and without: the same values and types, or an error of the same class."""
-
     def make(lib, text, values):
         kind = getattr(lib, "bool" if text.endswith("bool") else text.rpartition(" ")[2])
         t = lib.tensor(values, dtype=kind)
@@ -397,9 +373,7 @@ TIES = {
 
 
 @pytest.mark.parametrize("upstream", [1.0, np.inf, np.nan], ids=str)
-@pytest.mark.parametrize(
-    "values", [[[1.0, 2.0, 2.0], [0.0, 1.0, 0.0]], [[2.0, 2.0, 2.0], [2.0, -0.0, 1.0]], [[np.nan, 2.0, np.inf], [2.0, 1.0, -np.inf]]], ids=str
-)
+@pytest.mark.parametrize("values", [[[1.0, 2.0, 2.0], [0.0, 1.0, 0.0]], [[2.0, 2.0, 2.0], [2.0, -0.0, 1.0]], [[np.nan, 2.0, np.inf], [2.0, 1.0, -np.inf]]], ids=str)
 @pytest.mark.parametrize("name", list(TIES))
 def test_ties_kinks_and_what_is_not_finite(name, values, upstream):
     """Who gets the gradient among equals, at corners, and when it is infinite or NaN itself."""

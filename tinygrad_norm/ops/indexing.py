@@ -141,8 +141,8 @@ def _keys(x: Tensor, key: Any) -> tuple[list[Key], str]:
                 k = k.item()  # as in torch, a 0-d tensor is an integer, and gives a view
         if k is Ellipsis:
             basic.append(k)
-            fancy.append(k)
-            axis = ndim - sum(_axes_used(rest) for rest in parts[i + 1 :])
+            fancy.extend([slice(None)] * (ndim - used))
+            axis += ndim - used
         elif k is None:
             basic.append(k)
             fancy.append(slice(None))
