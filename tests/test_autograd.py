@@ -602,6 +602,15 @@ def test_what_a_hook_may_return():
     assert x.grad is None
 
 
+def test_a_hook_that_raises_leaves_every_leaf_as_it_was():
+    x, w = leaf(tg, 1.0), leaf(tg, 2.0)
+    w.register_hook(lambda g: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        (x * w).backward()
+    assert x.grad is None
+    assert w.grad is None
+
+
 def test_a_hook_that_keeps_the_gradient_does_not_share_it_with_grad():
     x = leaf(tg, 1.0, 2.0)
     kept = []

@@ -221,7 +221,7 @@ def test_wrong_calls(call):
         eval(call, {"lib": tg, "np": np})
     assert WRONG[call] in str(caught.value)
     if call not in OTHERWISE:
-        with pytest.raises(Exception) as theirs:  # noqa: PT011
+        with pytest.raises(Exception) as theirs:
             eval(call, {"lib": torch, "np": np})
         assert isinstance(theirs.value, type(caught.value)), theirs.value
 

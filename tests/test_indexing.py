@@ -308,7 +308,7 @@ def test_wrong_calls(call):
     def attempt(lib):
         x, w = lib.arange(12.0).reshape(3, 4), lib.ones(3, 4, requires_grad=True)
         names = {"x": x, "w": w, "v": lib.ones(4), "i": lib.arange(3), "z": lib.tensor(1.0)}
-        with pytest.raises(Exception) as caught:  # noqa: PT011
+        with pytest.raises(Exception) as caught:
             eval(call, {"lib": lib, "np": np, **names})
         return caught.value, all(t._version == 0 for name, t in names.items() if name != "x") and x.tolist() == lib.arange(12.0).reshape(3, 4).tolist()
 

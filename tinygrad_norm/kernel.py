@@ -16,8 +16,9 @@ Why it is set up as it is (measured on two cores):
 * **Threads that spin.** After a parallel region libgomp's workers spin for milliseconds, and the next matmul's threads wait for a core:
   a matmul followed by a kernel took 8 ms instead of 0.6. With GOMP_SPINCOUNT=1000 they sleep after microseconds, and a dispatch still
   costs only 2 µs. (With 3000 a kernel that is called alone, again and again, finds its threads awake more often: an update of a million
-  parameters took 0.16 ms instead of 0.22 to 0.34; but a step of a 784-512-512-10 network 5.1 ms instead of 3.7 to 4.3.) libgomp reads the variable once, when it is loaded; so where another library has loaded it before us, we take numba's
-  workqueue layer, whose threads always sleep (a dispatch costs 50 µs there, so only larger work goes parallel).
+  parameters took 0.16 ms instead of 0.22 to 0.34; but a step of a 784-512-512-10 network 5.1 ms instead of 3.7 to 4.3.) libgomp reads
+  the variable once, when it is loaded; so where another library has loaded it before us, we take numba's workqueue layer, whose threads
+  always sleep (a dispatch costs 50 µs there, so only larger work goes parallel).
 * **Threads and forks.** omp kills a forked child that uses it, and workqueue aborts when two threads call at once. So one lock stands
   around every parallel call, and a forked child is serial.
 * **fastmath** in full makes isnan false. reassoc, contract, nsz and arcp give its whole speed and keep NaN and infinity.

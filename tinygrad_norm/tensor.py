@@ -504,7 +504,9 @@ class Function:
         for array, place, counter, version in self._saved:
             if counter[0] != version:
                 raise RuntimeError(self._changed(array, place, f"is at version {counter[0]}; expected version {version} instead"))
-            values.append(self._at_place(array, place, counter) if self._recording and array is not None else array)
+            if self._recording and array is not None:
+                array = self._at_place(array, place, counter)
+            values.append(array)
         return tuple(values)
 
     def _pack(self, arrays: list[Any], args: Sequence[Any], results: Sequence[Any], outs: Sequence[Tensor]) -> None:
@@ -605,18 +607,22 @@ class Function:
         node.edges = edges
         results = cls.forward(node, *arrays, **params)
         many = type(results) is tuple
-        if not many:
-            results = (results,)
-        outs = tuple([_wrap(array, cls, arrays, args) for array in results])
+        outs = [_wrap(array, cls, arrays, args) for array in results] if many else [_wrap(results, cls, arrays, args)]
         if recording:
             node.order = next(_orders)
-            node.outputs = [(out._data.shape, out._data.dtype) for out in outs]
+            if not many:
+                results = (results,)
             if node._to_save:
                 node._pack(arrays, args, results, outs)
-            for i, out in enumerate(outs):
-                if out._data.dtype.kind == "f" and not (node._constant and any(results[i] is c for c in node._constant)):
+            metas: list[tuple[tuple[int, ...], Any]] = []
+            for out in outs:
+                array, i = out._data, len(metas)
+                kind = array.dtype
+                if kind.kind == "f" and not (node._constant and any(results[i] is c for c in node._constant)):
                     out._edge, out._requires_grad = (node, i), True
-        return outs if many else outs[0]
+                metas.append((array.shape, kind))
+            node.outputs, node._constant = metas, ()
+        return tuple(outs) if many else outs[0]
 
 
 def _wrap(array: Any, cls: type[Function], arrays: list[Any], args: Sequence[Any]) -> Tensor:
@@ -627,14 +633,14 @@ def _wrap(array: Any, cls: type[Function], arrays: list[Any], args: Sequence[Any
         array = np.asarray(array)
     out = Tensor(array)
     owner = array.base
+    if owner is None:
+        for x in arrays:
+            if x is array:  # forward handed an input on
+                owner = array
     if owner is not None:
         for x, arg in zip(arrays, args):
             if isinstance(arg, Tensor) and (x is owner or x.base is owner):
                 _mark_view(out, arg)
-    else:
-        for i, x in enumerate(arrays):
-            if x is array and isinstance(args[i], Tensor):  # forward handed an input on
-                _mark_view(out, args[i])
     return out
 
 
@@ -763,7 +769,7 @@ def run_backward(
     """Carries `gradients` from `roots` back: into .grad of the leaves (accumulate), or of `inputs` alone, or returned for `inputs`.
 
     Every value's slot is complete when its node is the youngest that waits, because all its consumers are younger. Gradients are
-    arrays on the way, Tensors under create_graph. Nothing reaches a .grad before the whole walk has succeeded.
+    arrays on the way, Tensors under create_graph. Nothing reaches a leaf's .grad before the whole walk has succeeded.
     """
     heap: list[int] = []  # -order of the nodes that wait: the youngest comes first
     waiting: dict[int, tuple[Function, list[Any]]] = {}  # by -order: the node, and one slot per output
@@ -824,8 +830,7 @@ def run_backward(
                     f"{node.name}: backward returned {len(results)} gradients; expected {len(node.edges)}, one for each input of forward "
                     "(None where there is none)"
                 )
-            for i, edge in enumerate(node.edges):
-                g = results[i]
+            for i, (edge, g) in enumerate(zip(node.edges, results)):
                 if edge is None or g is None or (wanted is not None and _key(edge) not in wanted and _node(edge) not in needed):
                     continue
                 shape, kind = edge[0].outputs[edge[1]] if type(edge) is tuple else (edge._data.shape, edge._data.dtype)
@@ -833,21 +838,21 @@ def run_backward(
                 if type(array) is not np.ndarray or array.shape != shape or array.dtype is not kind:
                     g = _fit(node, i, g, shape, kind, create_graph)
                 arrive(edge, g, node.fresh_gradients)
-        for leaf, g, fresh in leaves.values():
-            if not leaf._requires_grad:  # any more
-                continue
+        for slot in leaves.values():
+            leaf, g, _ = slot
             if leaf._hooks:
-                g, fresh = _run_hooks(leaf._hooks, g, create_graph), False
-            if accumulate:
+                slot[1:] = _run_hooks(leaf._hooks, g, create_graph), False
+            captured[id(leaf)] = slot[1]
+        for leaf, g, fresh in leaves.values():
+            if accumulate and leaf._requires_grad:  # still
                 _accumulate(leaf, g, fresh)
-            captured[id(leaf)] = g
     found = [] if accumulate or inputs is None else [captured.get(_key(t._edge or t)) for t in inputs]
     return [g if g is None or isinstance(g, Tensor) else Tensor(np.array(g)) for g in found]
 
 
 def _plus(a: Any, b: Any) -> Any:
     total = a + b
-    return total if isinstance(total, Tensor) else np.asarray(total)  # of 0-d arrays NumPy makes a scalar
+    return np.asarray(total) if isinstance(total, np.generic) else total  # of 0-d arrays NumPy makes a scalar
 
 
 def _key(edge: Edge) -> Any:

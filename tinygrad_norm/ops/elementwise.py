@@ -76,7 +76,10 @@ def operands(op: str, a: Any, b: Any, float_result: bool = False) -> tuple[Any, 
             x, y = a._data, b._data
             if x.shape != y.shape:
                 broadcast_shape(op, x.shape, y.shape)
-            kind = x.dtype if x.dtype is y.dtype else promote(x, y)
+            kind = x.dtype
+            if kind is y.dtype and (not float_result or kind.kind == "f"):
+                return a, b
+            kind = promote(x, y)
             if float_result and kind.kind != "f":
                 kind = float32.numpy
             return cast(a, kind), cast(b, kind)
@@ -502,8 +505,6 @@ def check_tensor(x: Any, op: str = "op") -> None:
 
 def _scaled(op: str, input: Any, other: Any, alpha: Number) -> Any:
     """alpha·other."""
-    if alpha == 1:
-        return other
     if isinstance(alpha, float) and not any(v._data.dtype.kind == "f" for v in (input, other) if isinstance(v, Tensor)):
         raise RuntimeError(f"{op}: For integral input tensors, argument alpha must not be a floating point number; got {alpha}")
     if isinstance(input, Tensor) and isinstance(other, Tensor) and input._data.dtype.kind == "b" == other._data.dtype.kind:
@@ -513,7 +514,7 @@ def _scaled(op: str, input: Any, other: Any, alpha: Number) -> Any:
 
 def add(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
     """input + alpha·other."""
-    a, b = operands("add", input, _scaled("add", input, other, alpha))
+    a, b = operands("add", input, other if alpha == 1 else _scaled("add", input, other, alpha))
     out: Tensor = Add.apply(a, b)
     return out
 
@@ -524,11 +525,15 @@ def sub(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
     Raises:
         RuntimeError: one of them is bool.
     """
-    if any(isinstance(v, bool) or (isinstance(v, Tensor) and v._data.dtype.kind == "b") for v in (input, other)):
+    if _is_bool(input) or _is_bool(other):
         raise RuntimeError("Subtraction, the `-` operator, with a bool or a bool tensor is not supported: use ~ or logical operators, or convert it first")
-    a, b = operands("sub", input, _scaled("sub", input, other, alpha))
+    a, b = operands("sub", input, other if alpha == 1 else _scaled("sub", input, other, alpha))
     out: Tensor = Sub.apply(a, b)
     return out
+
+
+def _is_bool(value: Any) -> bool:
+    return value._data.dtype.kind == "b" if isinstance(value, Tensor) else isinstance(value, bool)
 
 
 class Rsub(Sub):
