@@ -17,13 +17,13 @@ arrays while the result is only a number, and Tensors under ``create_graph``, wh
 from __future__ import annotations
 
 import functools
-import heapq
 import inspect
 import itertools
 import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
@@ -557,7 +557,10 @@ class Function:
     @property
     def input_shapes(self) -> list[tuple[int, ...] | None]:
         """The shape of each input whose gradient will be asked for, None for the others."""
-        return [None if e is None else e[0].outputs[e[1]][0] if type(e) is tuple else e._data.shape for e in self.edges]
+        shapes: list[tuple[int, ...] | None] = []
+        for e in self.edges:
+            shapes.append(None if e is None else e[0].outputs[e[1]][0] if type(e) is tuple else e._data.shape)
+        return shapes
 
     @property
     def next_functions(self) -> tuple[tuple[Function | None, int], ...]:
@@ -778,12 +781,16 @@ def run_backward(
     def arrive(edge: Edge, g: Any, fresh: bool) -> None:
         if type(edge) is tuple:
             node, index = edge
-            entry = waiting.get(-node.order)
+            key = -node.order
+            entry = waiting.get(key)
             if entry is None:
-                entry = waiting[-node.order] = node, [None] * len(node.outputs)
-                heapq.heappush(heap, -node.order)
-            slots = entry[1]
-            slots[index] = g if slots[index] is None else _plus(slots[index], g)
+                slots: list[Any] = [None] * len(node.outputs)
+                slots[index] = g
+                waiting[key] = node, slots
+                heappush(heap, key)
+            else:
+                slots = entry[1]
+                slots[index] = g if slots[index] is None else _plus(slots[index], g)
         else:
             slot = leaves.get(id(edge))
             if slot is None:
@@ -809,7 +816,7 @@ def run_backward(
 
     with _GradMode(create_graph), np.errstate(all="ignore"):  # infinity and NaN are answers, as in torch
         while heap:
-            node, grads = waiting.pop(heapq.heappop(heap))
+            node, grads = waiting.pop(heappop(heap))
             if node._hooks is not None or node._retained is not None:
                 _node_hooks(node, grads, create_graph)
             if wanted is not None:
@@ -825,19 +832,21 @@ def run_backward(
                 results = tuple(results) if type(results) is list else (results,)
             if not retain_graph and node._saved:
                 node._saved = _FREED
-            if len(results) != len(node.edges):
+            edges, fresh = node.edges, node.fresh_gradients
+            if len(results) != len(edges):
                 raise RuntimeError(
-                    f"{node.name}: backward returned {len(results)} gradients; expected {len(node.edges)}, one for each input of forward "
+                    f"{node.name}: backward returned {len(results)} gradients; expected {len(edges)}, one for each input of forward "
                     "(None where there is none)"
                 )
-            for i, (edge, g) in enumerate(zip(node.edges, results)):
+            for i, g in enumerate(results):
+                edge = edges[i]
                 if edge is None or g is None or (wanted is not None and _key(edge) not in wanted and _node(edge) not in needed):
                     continue
                 shape, kind = edge[0].outputs[edge[1]] if type(edge) is tuple else (edge._data.shape, edge._data.dtype)
                 array = g._data if create_graph and isinstance(g, Tensor) else g
                 if type(array) is not np.ndarray or array.shape != shape or array.dtype is not kind:
                     g = _fit(node, i, g, shape, kind, create_graph)
-                arrive(edge, g, node.fresh_gradients)
+                arrive(edge, g, fresh)
         for slot in leaves.values():
             leaf, g, _ = slot
             if leaf._hooks:
