@@ -174,7 +174,7 @@ def test_kernel_is_its_reference_serial_and_parallel(n, c, length, kind, chunks,
             assert np.abs(a - b).max() <= scale * (1e-5 if kind == "float32" else 1e-13)
 
 
-def test_blocks_are_joined_rightly(monkeypatch):
+def test_blocks_are_joined_rightly():
     """Many blocks a chunk, the last ones short: Chan's formula at work."""
     rng = np.random.RandomState(5)
     x = rng.standard_normal((100_003, 3)) * [1, 10, 0.1] + [0, 100, -5]

@@ -198,5 +198,20 @@ def test_libgomp_that_was_there_before_us():
     assert out.strip() in ("workqueue", "tbb")
 
 
-def test_the_choice_of_serial_or_parallel_is_by_size():
-    assert kernels._state["parallel_from"] in (65536, 1 << 19)
+def test_the_choice_of_serial_or_parallel_is_by_size(monkeypatch):
+    before, called = tg.get_backend(), []
+    tg.set_backend("numba")
+    for which in ("serial", "parallel"):
+        monkeypatch.setattr(scale, which, lambda *args, which=which: called.append(which))
+    monkeypatch.setattr(scale, "_serial", None)
+    limit, threads = kernels._state["parallel_from"], tg.get_num_threads()
+    for work in (1, limit - 1, limit, 10 * limit):
+        scale(work, np.ones(1), 1.0, np.ones(1))
+    tg.set_num_threads(1)
+    try:
+        scale(10 * limit, np.ones(1), 1.0, np.ones(1))
+    finally:
+        tg.set_num_threads(threads)
+        tg.set_backend(before)
+    large = "parallel" if threads > 1 else "serial"
+    assert called == ["serial", "serial", large, large, "serial"]

@@ -180,7 +180,7 @@ def train(
             step.zero_grad()
             loss.backward()
             step.step()
-            _, predicted = tg_max(outputs)
+            _, predicted = outputs.data.max(1)  # outside of the graph, as the document writes it
             correct += int((predicted == y).sum().item())
             loss_sum += loss.item() * len(y)
         figures = Epoch(epoch, loss_sum / len(train_set), correct / len(train_set), None if held_out is None else accuracy_of(model, held_out))
@@ -188,11 +188,6 @@ def train(
         if report is not None:
             report(figures.line(epochs))
     return Result(model, step, history)
-
-
-def tg_max(outputs: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest logit of each row and where it stands, outside of the graph, as the document writes it."""
-    return outputs.data.max(1)  # type: ignore[no-any-return]
 
 
 def _with_progress(epochs: range, wanted: bool, only_on_terminal: bool) -> Iterator[int]:
