@@ -3,8 +3,9 @@
 A Tensor is a NumPy array and, where a gradient is wanted, an edge to the Function instance (the *node*) that made it. A node keeps
 
     edges      where each of its inputs came from: another node and the number of its output, a leaf Tensor, or None
-    saved      the arrays that its backward will read, each with the version it had
-    order      when it was created: later than everything it depends on
+    saved      the arrays that its backward will read
+    order      when it was created, by the clock that in-place writes go by as well: later than everything it depends on,
+               and earlier than any write that would spoil what it saved
 
 and never its own outputs, so a graph has no reference cycle and is gone when the last name of its result is. Creation order is a
 topological order: taking the youngest node first, every consumer of a value has spoken before the value's own node is asked. That is
@@ -19,6 +20,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
+import operator
 import threading
 import warnings
 import weakref
@@ -142,6 +144,9 @@ def is_grad_enabled() -> bool:
 # -- 2. The Tensor ---------------------------------------------------------------------------------------------------------------
 
 
+LEAF: Any = type("Leaf", (), {"__repr__": lambda self: "LEAF"})()  # the edge of a Tensor that requires a gradient and that no op made
+
+
 class Tensor(TensorMethods):
     """A NumPy array that can remember how it was computed.
 
@@ -156,7 +161,7 @@ class Tensor(TensorMethods):
         tensor(6.)
     """
 
-    __slots__ = ("__weakref__", "_base", "_counter", "_data", "_edge", "_grad", "_hooks", "_requires_grad")
+    __slots__ = ("__weakref__", "_base", "_data", "_edge", "_grad", "_hooks", "_writes")
     __array_priority__ = 1000  # ndarray + Tensor asks Tensor.__radd__
 
     def __init__(self, data: Array, requires_grad: bool = False) -> None:
@@ -165,10 +170,9 @@ class Tensor(TensorMethods):
         if data.dtype not in SUPPORTED:
             from_numpy_dtype(data.dtype)  # raises
         self._data = data
-        self._requires_grad = requires_grad
-        self._edge: tuple[Function, int] | None = None  # the node that made it, and which of its outputs it is
+        self._edge: Any = LEAF if requires_grad else None  # or the node that made it, and which of its outputs it is
         self._grad: Tensor | None = None
-        self._counter: list[int] | None = None if _mode.inference else [0]  # how often the memory was written; all its views share it
+        self._writes: list[int] | None = None if _mode.inference else [0, 0]  # how often its memory was written, and when last; views share it
         self._base: tuple[Tensor, Edge] | None = None  # a view's base, and where that stood in the graph when the view was taken
         self._hooks: dict[int, Callable[[Tensor], Tensor | None]] | None = None
 
@@ -198,26 +202,26 @@ class Tensor(TensorMethods):
     def data(self, value: Tensor) -> None:
         if not isinstance(value, Tensor):
             raise TypeError(f"data must be a Tensor; got {type(value).__name__}")
-        if self._requires_grad and value._data.dtype.kind != "f":
+        if self._edge is not None and value._data.dtype.kind != "f":
             raise RuntimeError(f"data set to a tensor that requires gradients must be floating point; got {value.dtype}")
         self._data = value._data.view()
 
     def detach(self) -> Tensor:
         """The same memory as a Tensor that is part of no graph; writes to either are noticed by both."""
         out = Tensor(self._data.view())  # a view object of its own: the tape tells saved inputs apart by identity
-        out._counter = self._counter
+        out._writes = self._writes
         return out
 
     def detach_(self) -> Tensor:
         """Takes this Tensor out of its graph: it becomes a leaf that requires no gradient."""
         if self._base is not None:
             raise RuntimeError("Can't detach views in-place; use detach() instead")
-        self._edge, self._requires_grad = None, False
+        self._edge = None
         return self
 
     def numpy(self) -> Array:
         """Its memory as a NumPy array, shared; RuntimeError where a gradient would be lost."""
-        if self._requires_grad:
+        if self._edge is not None:
             raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
         return self._data
 
@@ -234,17 +238,18 @@ class Tensor(TensorMethods):
     @property
     def requires_grad(self) -> bool:
         """Whether gradients are carried to it."""
-        return self._requires_grad
+        return self._edge is not None
 
     @requires_grad.setter
     def requires_grad(self, value: bool) -> None:
-        if self._edge is not None and not value:
+        if self.grad_fn is not None and not value:
             raise RuntimeError("you can only change requires_grad flags of leaf variables. Use detach() to leave the graph.")
         if value and self._data.dtype.kind != "f":
             raise RuntimeError(f"only Tensors of floating point dtype can require gradients; got {self.dtype}")
-        if value and self._counter is None:
+        if value and self._writes is None:
             raise RuntimeError("Setting requires_grad=True on inference tensor outside InferenceMode is not allowed; clone() it first.")
-        self._requires_grad = bool(value)
+        if self.grad_fn is None:
+            self._edge = LEAF if value else None
 
     def requires_grad_(self, requires_grad: bool = True) -> Tensor:
         """Sets requires_grad and returns itself."""
@@ -254,17 +259,17 @@ class Tensor(TensorMethods):
     @property
     def is_leaf(self) -> bool:
         """Whether no recorded op made it: parameters, inputs, and all that requires no gradient."""
-        return self._edge is None
+        return self._edge is None or self._edge is LEAF
 
     @property
     def grad_fn(self) -> Function | None:
         """The node that made it, None for a leaf."""
-        return None if self._edge is None else self._edge[0]
+        return self._edge[0] if type(self._edge) is tuple else None
 
     @property
     def grad(self) -> Tensor | None:
         """Where backward() has added its gradient; None before, and after `zero_grad`."""
-        if self._grad is None and self._edge is not None and not self.retains_grad:
+        if self._grad is None and type(self._edge) is tuple and not self.retains_grad:
             warnings.warn(
                 "The .grad attribute of a Tensor that is not a leaf Tensor is being accessed. Its .grad attribute won't be populated during "
                 "autograd.backward(). Call .retain_grad() on it before backward() if you want it.",
@@ -294,25 +299,27 @@ class Tensor(TensorMethods):
         Raises:
             RuntimeError: where the Tensor requires no gradient.
         """
-        if not self._requires_grad:
+        if self._edge is None:
             raise RuntimeError("cannot register a hook on a tensor that doesn't require gradient")
         _fresh(self, "register_hook")
-        if self._edge is None:
+        if self._edge is LEAF:
             if self._hooks is None:
                 self._hooks = {}
             return RemovableHandle(self._hooks, hook)
         node, index = self._edge
+        node._watched = True
         if node._hooks is None:
             node._hooks = {}
         return RemovableHandle(node._hooks.setdefault(index, {}), hook)
 
     def retain_grad(self) -> None:
         """Lets backward() fill .grad of this Tensor although it is not a leaf."""
-        if not self._requires_grad:
+        if self._edge is None:
             raise RuntimeError("can't retain_grad on Tensor that has requires_grad=False")
         _fresh(self, "retain_grad")
-        if self._edge is not None:
+        if type(self._edge) is tuple:
             node, index = self._edge
+            node._watched = True
             if node._retained is None:
                 node._retained = {}
             node._retained[index] = weakref.ref(self)
@@ -320,8 +327,10 @@ class Tensor(TensorMethods):
     @property
     def retains_grad(self) -> bool:
         """Whether retain_grad was called on this non-leaf."""
-        kept = None if self._edge is None else self._edge[0]._retained
-        return kept is not None and self._edge is not None and self._edge[1] in kept and kept[self._edge[1]]() is self
+        if type(self._edge) is not tuple:
+            return False
+        node, index = self._edge
+        return node._retained is not None and index in node._retained and node._retained[index]() is self
 
     def backward(
         self,
@@ -346,15 +355,15 @@ class Tensor(TensorMethods):
     @property
     def _version(self) -> int:
         """How often its memory was written in place."""
-        if self._counter is None:
+        if self._writes is None:
             raise RuntimeError("Inference tensors do not track version counter.")
-        return self._counter[0]
+        return self._writes[0]
 
     # As a Python object
 
     def __repr__(self) -> str:
-        name = None if self._edge is None else self._edge[0].name
-        return tensor_repr(self._data, grad_fn=name, requires_grad=self._requires_grad)
+        node = self.grad_fn
+        return tensor_repr(self._data, grad_fn=None if node is None else node.name, requires_grad=self._edge is not None)
 
     def __len__(self) -> int:
         if self._data.ndim == 0:
@@ -376,26 +385,26 @@ class Tensor(TensorMethods):
         )
 
     def __copy__(self) -> Tensor:
-        if self._edge is not None:
+        if not self.is_leaf:
             raise RuntimeError("a Tensor inside a graph cannot be copied by copy.copy: detach() or clone() it")
-        out = type(self)(self._data.view(), self._requires_grad)
-        out._counter = self._counter
+        out = type(self)(self._data.view(), self.requires_grad)
+        out._writes = self._writes
         return out
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tensor:
-        if self._edge is not None:
+        if not self.is_leaf:
             raise RuntimeError(
                 "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the moment: detach() or clone() it"
             )
-        out = type(self)(self._data.copy(), self._requires_grad)
+        out = type(self)(self._data.copy(), self.requires_grad)
         out._grad = None if self._grad is None else self._grad.__deepcopy__(memo)
         memo[id(self)] = out
         return out
 
     def __reduce_ex__(self, protocol: Any) -> tuple[Any, ...]:
-        if self._edge is not None:
+        if not self.is_leaf:
             raise RuntimeError("a Tensor inside a graph cannot be pickled: detach() it first")
-        return type(self), (np.ascontiguousarray(self._data).reshape(self._data.shape), self._requires_grad)
+        return type(self), (np.ascontiguousarray(self._data).reshape(self._data.shape), self.requires_grad)
 
 
 class RemovableHandle:
@@ -425,9 +434,9 @@ class RemovableHandle:
 # -- 3. The Function: one op, and one node of the graph ---------------------------------------------------------------------------
 
 Edge = Any  # where a value came from: None, a leaf Tensor, or (node, number of its output)
-_FREED: list[Any] = []
-_UNWATCHED = [0]  # stands for the count of writes of what is no Tensor's memory
-_orders = itertools.count()
+_UNWATCHED = [0, 0]  # the writes to what is no Tensor's memory: none
+_clock = itertools.count(1)
+_last_write = [0]  # when any Tensor was written last: what a younger node saved needs no closer look
 
 
 class Function:
@@ -458,11 +467,12 @@ class Function:
 
     edges: Sequence[Edge] = ()  # where each positional argument of apply came from, None where no gradient will be asked for
     outputs: Sequence[tuple[tuple[int, ...], Any]] = ()  # shape and element type of each output
-    order: int = -1
-    _to_save: Sequence[Array | None] = ()
+    order: int = 0
+    _saved: Sequence[Array | None] | None = ()  # None once freed
+    _known: tuple[Sequence[int], Sequence[list[int]]] = (), ()  # the id of each input and output array, and the writes to its memory
     _constant: Sequence[Array] = ()
-    _saved: Sequence[tuple[Any, int | None, list[int], int]] = ()
     _recording = False
+    _watched = False  # whether there is any of the following
     _hooks: dict[int, dict[int, Callable[[Tensor], Tensor | None]]] | None = None  # by the number of the output they wait for
     _retained: dict[int, weakref.ref[Tensor]] | None = None  # the Tensors, by number of the output, that asked to retain their gradient
 
@@ -484,7 +494,7 @@ class Function:
 
         Inputs and outputs keep their place in the graph; the second derivative takes intermediate arrays for constants.
         """
-        self._to_save = arrays
+        self._saved = arrays
 
     def mark_non_differentiable(self, *arrays: Array) -> None:
         """Says of outputs, called in forward, that they carry no gradient; integers and bool never do."""
@@ -493,44 +503,42 @@ class Function:
     @property
     def saved_tensors(self) -> tuple[Any, ...]:
         """What `save_for_backward` was given: arrays, or under create_graph Tensors at their place in the graph."""
-        if self._saved is _FREED:
+        saved = self._saved
+        if saved is not None and self.order > _last_write[0] and not self._recording:
+            return saved  # type: ignore[return-value]
+        return self._examined()
+
+    def _examined(self) -> tuple[Any, ...]:
+        """What was saved, if it is still there and as it was; under create_graph as Tensors."""
+        if self._saved is None:
             raise RuntimeError(
                 "Trying to backward through the graph a second time (or directly access saved tensors after they have already been freed). "
                 f"Saved intermediate values of the graph ({self.name}) are freed when you call .backward() or autograd.grad(). Specify "
                 "retain_graph=True if you need to backward through the graph a second time or if you need to access saved tensors after "
                 "calling backward."
             )
-        values = []
-        for array, place, counter, version in self._saved:
-            if counter[0] != version:
-                raise RuntimeError(self._changed(array, place, f"is at version {counter[0]}; expected version {version} instead"))
-            if self._recording and array is not None:
-                array = self._at_place(array, place, counter)
-            values.append(array)
+        values: list[Any] = []
+        for array in self._saved:
+            place, writes = self._place(array)
+            if writes[1] > self.order:
+                raise RuntimeError(self._changed(array, place, f"is at version {writes[0]}, written since"))
+            values.append(self._at_place(array, place, writes) if self._recording and array is not None else array)
         return tuple(values)
 
-    def _pack(self, arrays: list[Any], args: Sequence[Any], results: Sequence[Any], outs: Sequence[Tensor]) -> None:
-        """Keeps each saved value with its place (i for input i, ~i for output i: a node never holds its outputs) and its count of writes."""
-        saved: list[tuple[Any, int | None, list[int], int]] = []
-        for array in self._to_save:
-            place: int | None = None
-            counter: list[int] | None = _UNWATCHED
-            if array is not None:
-                for i, mine in enumerate(arrays):
-                    if mine is array:
-                        place, counter = i, getattr(args[i], "_counter", _UNWATCHED)
-                        break
-                else:
-                    for i, result in enumerate(results):
-                        if result is array:
-                            place, counter, array = ~i, outs[i]._counter, outs[i]._data
-                            break
-            if counter is None:
-                raise RuntimeError("Inference tensors cannot be saved for backward. To work around you can make a clone to get a normal tensor.")
-            saved.append((array, place, counter, counter[0]))
-        self._saved, self._to_save = saved, ()
+    def _place(self, array: Any) -> tuple[int | None, list[int]]:
+        """Which input (i) or output (~i: a node never holds its outputs) a saved array is, and the writes to its memory."""
+        ids, writes = self._known
+        if array is not None and id(array) in ids:  # it has been alive since, so its id has not been given to another
+            i = ids.index(id(array))
+            return (i if i < len(self.edges) else ~(i - len(self.edges))), writes[i]
+        return None, _UNWATCHED
 
-    def _at_place(self, array: Array, place: int | None, counter: list[int]) -> Tensor:
+    def _refuse_inference(self) -> None:
+        for array in self._saved or ():
+            if self._place(array)[1] is None:
+                raise RuntimeError("Inference tensors cannot be saved for backward. To work around you can make a clone to get a normal tensor.")
+
+    def _at_place(self, array: Array, place: int | None, writes: list[int]) -> Tensor:
         """The Tensor that has this saved value and its place in the graph."""
         edge = None if place is None else (self, ~place) if place < 0 else self.edges[place]
         if isinstance(edge, Tensor):
@@ -538,10 +546,10 @@ class Function:
                 raise RuntimeError(self._changed(array, place, "was given other .data since"))
             return edge
         out = Tensor(np.asarray(array))
-        out._edge, out._requires_grad, out._counter = edge, edge is not None, counter
+        out._edge, out._writes = edge, writes
         return out
 
-    def _changed(self, array: Array, place: int | None, what: str) -> str:
+    def _changed(self, array: Any, place: int | None, what: str) -> str:
         edge = self.edges[place] if place is not None and place >= 0 else None
         which = "its own output" if place is not None and place < 0 else f"the output of {edge[0].name}" if type(edge) is tuple else "an input"
         return (
@@ -592,43 +600,81 @@ class Function:
             A Tensor, or a tuple of them, as forward returns an array or a tuple.
         """
         node = cls()
-        arrays: list[Any] = []
-        edges: list[Edge] = []
-        enabled, recording = _mode.grad, False
-        for a in args:
-            edge = None
-            if isinstance(a, Tensor):
-                if enabled:
-                    if a._base is not None:
-                        _fresh(a, cls.name)
-                    if a._requires_grad:
-                        edge = a._edge or a
-                        recording = True
-                a = a._data
-            arrays.append(a)
-            edges.append(edge)
+        edges: Sequence[Edge]
+        try:
+            bases, arrays, edges, writes = zip(*map(_PARTS, args))
+        except (AttributeError, ValueError):  # something among them is no Tensor, or there is nothing
+            bases, arrays, edges, writes = _parts(args)
+        recording = _mode.grad and any(edges)
+        if not recording:
+            edges = (None,) * len(args)
+        elif LEAF in edges:
+            edges = tuple([a if edge is LEAF else edge for a, edge in zip(args, edges)])
+        if any(bases) and _mode.grad:
+            for a, base in zip(args, bases):
+                if base is not None:
+                    _fresh(a, cls.name)
         node.edges = edges
         results = cls.forward(node, *arrays, **params)
-        many = type(results) is tuple
-        outs = [_wrap(array, cls, arrays, args) for array in results] if many else [_wrap(results, cls, arrays, args)]
+        ids = [*map(id, arrays)]
+        if type(results) is tuple:
+            outs = tuple([_wrap(array, cls, arrays, args) for array in results])
+            if recording:
+                node._record(results, outs, ids, writes)
+            return outs
+        if type(results) is np.ndarray and results.base is None and id(results) not in ids and results.dtype in SUPPORTED:
+            out = _tensor(results)
+        else:
+            out = _wrap(results, cls, arrays, args)
         if recording:
-            node.order = next(_orders)
-            if not many:
-                results = (results,)
-            if node._to_save:
-                node._pack(arrays, args, results, outs)
-            metas: list[tuple[tuple[int, ...], Any]] = []
-            for out in outs:
-                array, i = out._data, len(metas)
-                kind = array.dtype
-                if kind.kind == "f" and not (node._constant and any(results[i] is c for c in node._constant)):
-                    out._edge, out._requires_grad = (node, i), True
-                metas.append((array.shape, kind))
-            node.outputs, node._constant = metas, ()
-        return tuple(outs) if many else outs[0]
+            node._record((results,), (out,), ids, writes)
+        return out
+
+    def _record(self, results: Sequence[Any], outs: Sequence[Tensor], ids: list[int], writes: Sequence[Any]) -> None:
+        """Gives the node its place in time and the results their place on the graph."""
+        self.order = next(_clock)
+        outputs: list[tuple[tuple[int, ...], Any]] = []
+        for out in outs:
+            array = out._data
+            kind = array.dtype
+            if kind.kind == "f":
+                out._edge = self, len(outputs)
+            outputs.append((array.shape, kind))
+        self.outputs = outputs
+        if self._saved:
+            self._known = [*ids, *map(id, results)], [*writes, *map(_WRITES, outs)]
+            if None in writes:
+                self._refuse_inference()
+        if self._constant:
+            for result, out in zip(results, outs):
+                if any(result is c for c in self._constant):
+                    out._edge = None
+            self._constant = ()
 
 
-def _wrap(array: Any, cls: type[Function], arrays: list[Any], args: Sequence[Any]) -> Tensor:
+_WRITES = operator.attrgetter("_writes")
+_PARTS = operator.attrgetter("_base", "_data", "_edge", "_writes")
+
+
+_new = object.__new__
+
+
+def _parts(args: Sequence[Any]) -> tuple[Sequence[Any], ...]:
+    """The bases, arrays, edges and writes of what an op was given."""
+    parts = [_PARTS(a) if isinstance(a, Tensor) else (None, a, None, _UNWATCHED) for a in args]
+    return tuple(zip(*parts)) if parts else ((), (), (), ())
+
+
+def _tensor(array: Array) -> Tensor:
+    """Tensor(array), for an array that is known to be one a Tensor can hold."""
+    out = _new(Tensor)
+    out._data = array
+    out._edge = out._grad = out._base = out._hooks = None
+    out._writes = None if _mode.inference else [0, 0]
+    return out
+
+
+def _wrap(array: Any, cls: type[Function], arrays: Sequence[Any], args: Sequence[Any]) -> Tensor:
     """An output as a Tensor; where it shares an input's memory, as a view of that."""
     if type(array) is not np.ndarray:
         if not isinstance(array, (np.generic, float, int)):  # NumPy makes scalars of 0-d results
@@ -652,12 +698,15 @@ def _mark_view(out: Tensor, base: Tensor) -> None:
     if out._data is base._data:  # no two Tensors share one array object: saved inputs are told apart by identity
         out._data = out._data.view()
     whole = base if base._base is None else base._base[0]
-    out._counter, out._base = base._counter, (whole, whole._edge)
+    out._writes, out._base = base._writes, (whole, whole._edge)
 
 
 def _fresh(view: Tensor, op: str) -> None:
     """RuntimeError for a view whose base was changed by a recorded op since: what it shows then has another place in the graph."""
-    if view._base is not None and view._base[0]._edge is not view._base[1]:
+    if view._base is None:
+        return
+    base, edge = view._base
+    if base._edge is not edge and type(base._edge) is tuple:
         raise RuntimeError(
             f"a view of shape {list(view.shape)} was taken before its base was changed in place by a recorded op, so its place in the graph is "
             f"not known ({op}): take the view again after the change"
@@ -686,7 +735,7 @@ def write_in_place(target: Tensor, compute: Callable[..., Tensor], *args: Any, *
     recorded = check_writable(target, *args)
     old = target
     if recorded:
-        old = Tensor(target._data.copy(), target._requires_grad)
+        old = Tensor(target._data.copy())
         old._edge = target._edge
         args = tuple(old if a is target else a for a in args)
     out = compute(old, *args, **params)
@@ -702,8 +751,8 @@ def write_in_place(target: Tensor, compute: Callable[..., Tensor], *args: Any, *
     touch(target)
     if recorded:
         before, kept = target._edge, target.retains_grad
-        target._edge, target._requires_grad = out._edge, out._requires_grad
-        if kept and before is not None and before[0]._retained is not None:  # the gradient it retains is that of its new value
+        target._edge = out._edge
+        if kept:  # the gradient it retains is that of its new value
             del before[0]._retained[before[1]]
             target.retain_grad()
     return target
@@ -716,29 +765,33 @@ def check_writable(target: Tensor, *args: Any) -> bool:
             "unsupported operation: the tensor written to was expanded, so that several elements are one place in memory, or is over read-only "
             "memory: clone() it first"
         )
-    if target._counter is None and not _mode.inference:
+    if target._writes is None and not _mode.inference:
         raise RuntimeError("Inplace update to inference tensor outside InferenceMode is not allowed; clone() it first.")
     if not _mode.grad:
         return False
-    recorded = target._requires_grad
+    recorded = target.requires_grad
     for a in args:
-        recorded = recorded or (isinstance(a, Tensor) and a._requires_grad)
-    if target._base is not None and (recorded or target._base[0]._requires_grad):
+        recorded = recorded or (isinstance(a, Tensor) and a.requires_grad)
+    if target._base is not None and (recorded or target._base[0].requires_grad):
         raise RuntimeError(
             "an in-place operation on a view of a tensor in a graph is not supported: write to the tensor itself, as in x[0] = y, or to a "
             "clone() of the view, or under no_grad()"
         )
-    if recorded and target._edge is None and target._requires_grad:
+    if target._edge is LEAF:
         raise RuntimeError("a leaf Variable that requires grad is being used in an in-place operation: write under no_grad(), or to a clone()")
     if recorded and target._data.dtype.kind != "f":
         raise RuntimeError(f"a {target.dtype} tensor cannot take a value that requires a gradient: make it floating point first")
     return recorded
 
 
-def touch(tensor: Tensor) -> None:
-    """Counts one write to the tensor's memory."""
-    if tensor._counter is not None:
-        tensor._counter[0] += 1
+def touch(*tensors: Tensor) -> None:
+    """Counts one write to the memory of each."""
+    now = _last_write[0] = next(_clock)
+    for tensor in tensors:
+        writes = tensor._writes
+        if writes is not None:
+            writes[0] += 1
+            writes[1] = now
 
 
 # -- 5. The walk -------------------------------------------------------------------------------------------------------------------
@@ -751,8 +804,8 @@ class _Spent(Function):
 
     def __init__(self, op: Function, grads: Sequence[Tensor]) -> None:
         self.op = op.name
-        self.order = next(_orders)
-        self.edges = [*op.edges, *(g._edge or g for g in grads if g._requires_grad)]  # all that it depends on: no way around it
+        self.order = next(_clock)
+        self.edges = [*op.edges, *(_edge_to(g) for g in grads if g._edge is not None)]  # all that it depends on: no way around it
 
     def backward(self, *grads: Any) -> Any:
         raise RuntimeError(
@@ -775,30 +828,13 @@ def run_backward(
     arrays on the way, Tensors under create_graph. Nothing reaches a leaf's .grad before the whole walk has succeeded.
     """
     heap: list[int] = []  # -order of the nodes that wait: the youngest comes first
-    waiting: dict[int, tuple[Function, list[Any]]] = {}  # by -order: the node, and one slot per output
-    leaves: dict[int, list[Any]] = {}  # by id: the leaf, its gradient, whether that array is the leaf's to keep
+    waiting: dict[int, list[Any]] = {}  # by -order: the node, and the gradient of each of its outputs
+    leaves: dict[Tensor, Any] = {}  # the gradient of each; as an array, one that nothing else holds
+    captured: dict[Any, Any] = {}
 
-    def arrive(edge: Edge, g: Any, fresh: bool) -> None:
-        if type(edge) is tuple:
-            node, index = edge
-            key = -node.order
-            entry = waiting.get(key)
-            if entry is None:
-                slots: list[Any] = [None] * len(node.outputs)
-                slots[index] = g
-                waiting[key] = node, slots
-                heappush(heap, key)
-            else:
-                slots = entry[1]
-                slots[index] = g if slots[index] is None else _plus(slots[index], g)
-        else:
-            slot = leaves.get(id(edge))
-            if slot is None:
-                leaves[id(edge)] = [edge, g, fresh]
-            else:
-                slot[1], slot[2] = _plus(slot[1], g), True
-
-    starts = [_root_gradient(i, root, g, create_graph) for i, (root, g) in enumerate(zip(roots, gradients))]
+    results: Sequence[Any] = [_root_gradient(i, root, g, create_graph) for i, (root, g) in enumerate(zip(roots, gradients))]
+    edges: Sequence[Edge] = [_edge_to(root) for root in roots]
+    node, fresh = None, False
     wanted: set[Any] | None = None
     if inputs is not None:
         _check_inputs(inputs, "backward" if accumulate else "grad")
@@ -806,56 +842,77 @@ def run_backward(
             _fresh(t, "backward")
             if accumulate:
                 t.retain_grad()
-        wanted = {_key(t._edge or t) for t in inputs}
-        needed = _nodes_towards(wanted, roots)
-    for root, g in zip(roots, starts):
-        edge = root._edge or root
-        if wanted is None or _key(edge) in wanted or (root._edge and root._edge[0] in needed):
-            arrive(edge, g, False)
-    captured: dict[Any, Any] = {}
+        wanted = {_edge_to(t) for t in inputs}
+        needed = _nodes_towards(wanted, edges)
 
-    with _GradMode(create_graph), np.errstate(all="ignore"):  # infinity and NaN are answers, as in torch
-        while heap:
-            node, grads = waiting.pop(heappop(heap))
-            if node._hooks is not None or node._retained is not None:
-                _node_hooks(node, grads, create_graph)
-            if wanted is not None:
-                for i, g in enumerate(grads):
-                    if (node, i) in wanted:
-                        captured[(node, i)] = g
-                if node not in needed:
-                    continue
-            if len(grads) > 1:
-                grads = [_zeros(meta, create_graph) if g is None else g for g, meta in zip(grads, node.outputs)]
-            results = _recorded_backward(node, grads) if create_graph else type(node).backward(node, *grads)
-            if type(results) is not tuple:
-                results = tuple(results) if type(results) is list else (results,)
-            if not retain_graph and node._saved:
-                node._saved = _FREED
-            edges, fresh = node.edges, node.fresh_gradients
-            if len(results) != len(edges):
-                raise RuntimeError(
-                    f"{node.name}: backward returned {len(results)} gradients; expected {len(edges)}, one for each input of forward "
-                    "(None where there is none)"
-                )
-            for i, g in enumerate(results):
-                edge = edges[i]
-                if edge is None or g is None or (wanted is not None and _key(edge) not in wanted and _node(edge) not in needed):
-                    continue
-                shape, kind = edge[0].outputs[edge[1]] if type(edge) is tuple else (edge._data.shape, edge._data.dtype)
-                array = g._data if create_graph and isinstance(g, Tensor) else g
-                if type(array) is not np.ndarray or array.shape != shape or array.dtype is not kind:
-                    g = _fit(node, i, g, shape, kind, create_graph)
-                arrive(edge, g, fresh)
-        for slot in leaves.values():
-            leaf, g, _ = slot
-            if leaf._hooks:
-                slot[1:] = _run_hooks(leaf._hooks, g, create_graph), False
-            captured[id(leaf)] = slot[1]
-        for leaf, g, fresh in leaves.values():
-            if accumulate and leaf._requires_grad:  # still
-                _accumulate(leaf, g, fresh)
-    found = [] if accumulate or inputs is None else [captured.get(_key(t._edge or t)) for t in inputs]
+    before, _mode.grad = _mode.grad, create_graph
+    try:
+        with np.errstate(all="ignore"):  # infinity and NaN are answers, as in torch
+            while True:
+                for edge, g in zip(edges, results):
+                    if edge is None or g is None or (wanted is not None and edge not in wanted and _node(edge) not in needed):
+                        continue
+                    if type(edge) is tuple:
+                        source, index = edge
+                        shape, kind = source.outputs[index]
+                        if type(g) is not np.ndarray or g.shape != shape or g.dtype is not kind:
+                            g = _fit(node, results, g, shape, kind, create_graph)
+                        key = -source.order
+                        entry = waiting.get(key)
+                        if entry is None:
+                            entry = waiting[key] = [source] + [None] * len(source.outputs)
+                            heappush(heap, key)
+                        arrived = entry[index + 1]
+                        entry[index + 1] = g if arrived is None else _plus(arrived, g)
+                    else:
+                        data = edge._data
+                        if type(g) is not np.ndarray or g.shape != data.shape or g.dtype is not data.dtype:
+                            g = _fit(node, results, g, data.shape, data.dtype, create_graph)
+                        if edge in leaves:
+                            leaves[edge] = _plus(leaves[edge], g)
+                        else:
+                            leaves[edge] = g if fresh or create_graph else np.array(g, order="C")
+                if not heap:
+                    break
+                entry = waiting.pop(heappop(heap))
+                node = entry[0]
+                edges, results = node.edges, ()
+                if node._watched:
+                    _node_hooks(entry, create_graph)
+                if wanted is not None:
+                    captured.update(((node, i), g) for i, g in enumerate(entry[1:]) if (node, i) in wanted)
+                    if node not in needed:
+                        continue
+                if len(entry) > 2:
+                    entry[1:] = [_zeros(meta, create_graph) if g is None else g for g, meta in zip(entry[1:], node.outputs)]
+                results = _recorded_backward(node, entry[1:]) if create_graph else type(node).backward(*entry)
+                if type(results) is not tuple:
+                    results = tuple(results) if type(results) is list else (results,)
+                if not retain_graph and node._saved:
+                    node._saved = None
+                fresh = node.fresh_gradients
+                if len(results) != len(edges):
+                    raise RuntimeError(
+                        f"{node.name}: backward returned {len(results)} gradients; expected {len(edges)}, one for each input of forward "
+                        "(None where there is none)"
+                    )
+            for leaf in leaves:
+                if leaf._hooks:
+                    g = _run_hooks(leaf._hooks, leaves[leaf], create_graph)
+                    leaves[leaf] = g if create_graph else np.array(g, order="C")
+            if accumulate:
+                for leaf, g in leaves.items():
+                    if leaf._edge is None:
+                        continue  # it was told meanwhile to want none
+                    if leaf._grad is None and not create_graph:
+                        leaf._grad = _tensor(g)
+                    else:
+                        _accumulate(leaf, g)
+    finally:
+        _mode.grad = before
+    if accumulate or inputs is None:
+        return []
+    found = [leaves.get(t) if t._edge is LEAF else captured.get(t._edge) for t in inputs]
     return [g if g is None or isinstance(g, Tensor) else Tensor(np.array(g)) for g in found]
 
 
@@ -864,9 +921,8 @@ def _plus(a: Any, b: Any) -> Any:
     return np.asarray(total) if isinstance(total, np.generic) else total  # of 0-d arrays NumPy makes a scalar
 
 
-def _key(edge: Edge) -> Any:
-    """An edge as a key of a dict: Tensors compare by element, so a leaf goes by its id."""
-    return edge if type(edge) is tuple else id(edge)
+def _edge_to(t: Tensor) -> Edge:
+    return t if t._edge is LEAF else t._edge
 
 
 def _node(edge: Edge) -> Function | None:
@@ -877,9 +933,11 @@ def _root_gradient(i: int, root: Tensor, gradient: Tensor | None, create_graph: 
     if not isinstance(root, Tensor):
         raise TypeError(f"gradients start from Tensors; element {i} is a {type(root).__name__}")
     _fresh(root, "backward")
-    if not root._requires_grad:
+    if root._edge is None:
         raise RuntimeError(f"element {i} of tensors does not require grad and does not have a grad_fn")
     if gradient is None:
+        if root._data.size == 1 and not create_graph:
+            return np.ones(root._data.shape, root._data.dtype) if root._data.ndim else np.array(1, root._data.dtype)
         if root._data.size != 1:
             raise RuntimeError(
                 f"grad can be implicitly created only for scalar outputs; this one has shape {list(root.shape)}: "
@@ -897,16 +955,16 @@ def _root_gradient(i: int, root: Tensor, gradient: Tensor | None, create_graph: 
     return gradient._data.astype(root._data.dtype, copy=False)
 
 
-def _nodes_towards(wanted: set[Any], roots: Sequence[Tensor]) -> set[Function]:
+def _nodes_towards(wanted: set[Any], roots: Sequence[Edge]) -> set[Function]:
     """The nodes whose backward must run so that gradients reach `wanted`: the others are left as they are, with what they saved."""
     above: dict[Function, list[Function]] = {}  # a node's consumers within the graph of the roots
-    stack = [root._edge[0] for root in roots if root._edge]
+    stack = [edge[0] for edge in roots if type(edge) is tuple]
     seen = set(stack)
     needed: set[Function] = set()
     while stack:
         node = stack.pop()
         for edge in node.edges:
-            if edge is not None and _key(edge) in wanted:
+            if edge is not None and edge in wanted:
                 needed.add(node)
             source = _node(edge)
             if source is not None:
@@ -938,7 +996,7 @@ def _recorded_backward(node: Function, grads: list[Any]) -> Any:
         out = None if r is None else Tensor(np.asarray(r))
         if out is not None:
             spent.outputs = [*spent.outputs, (out._data.shape, out._data.dtype)]
-            out._edge, out._requires_grad = (spent, len(spent.outputs) - 1), True
+            out._edge = spent, len(spent.outputs) - 1
         made.append(out)
     return tuple(made)
 
@@ -948,18 +1006,23 @@ def _zeros(meta: tuple[tuple[int, ...], Any], create_graph: bool) -> Any:
     return Tensor(zeros) if create_graph else zeros
 
 
-def _fit(node: Function, i: int, g: Any, shape: tuple[int, ...], kind: Any, create_graph: bool) -> Any:
+def _fit(node: Any, results: Sequence[Any], g: Any, shape: tuple[int, ...], kind: Any, create_graph: bool) -> Any:
     """The gradient in its input's element type; a wrong shape is a mistake of the op and is never summed away."""
     if not isinstance(g, (Tensor, np.ndarray, np.generic, float, int)):
-        raise TypeError(f"{node.name}: backward returned a {type(g).__name__} for input {i}; expected an array, a Tensor or None")
+        raise TypeError(f"{node.name}: backward returned a {type(g).__name__} for input {_position(results, g)}; expected an array, a Tensor or None")
+    came = g
     if not isinstance(g, Tensor):
         g = np.asarray(g)
         g = Tensor(g.astype(kind, copy=False)) if create_graph else g
     if g.shape != shape:
-        _wrong_shape(node, i, tuple(g.shape), shape)
+        _wrong_shape(node, _position(results, came), tuple(g.shape), shape)
     if not create_graph:
         return (g._data if isinstance(g, Tensor) else g).astype(kind, copy=False)
     return g.to(from_numpy_dtype(kind))
+
+
+def _position(results: Sequence[Any], g: Any) -> int:
+    return next(i for i, result in enumerate(results) if result is g)
 
 
 def _wrong_shape(node: Function, i: int, came: tuple[int, ...], shape: tuple[int, ...]) -> Any:
@@ -982,23 +1045,25 @@ def _run_hooks(hooks: dict[int, Any], g: Any, create_graph: bool) -> Any:
     return grad if create_graph else grad._data
 
 
-def _node_hooks(node: Function, grads: list[Any], create_graph: bool) -> None:
+def _node_hooks(entry: list[Any], create_graph: bool) -> None:
+    """Runs what waits for the gradients of a node's outputs, which stand in `entry` after the node."""
+    node = entry[0]
     for i, hooks in (node._hooks or {}).items():
-        if hooks and grads[i] is not None:
-            grads[i] = _run_hooks(hooks, grads[i], create_graph)
+        if hooks and entry[i + 1] is not None:
+            entry[i + 1] = _run_hooks(hooks, entry[i + 1], create_graph)
     for i, reference in (node._retained or {}).items():
         tensor = reference()
-        if tensor is not None and grads[i] is not None:
-            _accumulate(tensor, grads[i], False)
+        if tensor is not None and entry[i + 1] is not None:
+            _accumulate(tensor, entry[i + 1])
 
 
-def _accumulate(tensor: Tensor, g: Any, fresh: bool) -> None:
+def _accumulate(tensor: Tensor, g: Any) -> None:
     """tensor.grad += g, in the tensor's own memory unless the sum itself is recorded."""
     before = tensor._grad
     if isinstance(g, Tensor):
         tensor._grad = g.clone() if before is None else before + g  # a clone: what backward() was given may be the caller's own
     elif before is None:
-        tensor._grad = Tensor(g if fresh else np.array(g, order="C"))
+        tensor._grad = Tensor(np.array(g, order="C"))
     elif before._data.flags.writeable:
         np.add(before._data, g, out=before._data)
         touch(before)
@@ -1062,5 +1127,5 @@ def _check_inputs(inputs: Sequence[Any], op: str) -> None:
     for i, t in enumerate(inputs):
         if not isinstance(t, Tensor):
             raise RuntimeError(f"all inputs have to be Tensors, but number {i} is a {type(t).__name__}")
-        if not t._requires_grad:
+        if t._edge is None:
             raise RuntimeError(f"One of the differentiated Tensors does not require grad: inputs[{i}], of shape {list(t.shape)}")

@@ -213,5 +213,5 @@ def _output_of(node: Any) -> Tensor:
     """A Tensor that stands where the node's first output stands in the graph."""
     shape, kind = node.outputs[0]
     place = Tensor(np.zeros(shape, kind))
-    place._edge, place._requires_grad = (node, 0), True
+    place._edge = node, 0
     return place

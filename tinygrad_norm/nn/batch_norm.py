@@ -257,8 +257,7 @@ class BatchNormFunction(Function):
     def backward(self, dy: Any) -> Any:
         x, weight, stats = self.saved_tensors
         dx, dweight, dbias = BatchNormBackward.on(dy, x, weight, stats=as_array(stats))
-        need_x, need_weight, need_bias = self.needs_input_grad
-        return dx if need_x else None, dweight if need_weight else None, dbias if need_bias else None
+        return dx, dweight, dbias
 
 
 class BatchNormBackward(Function):

@@ -60,7 +60,7 @@ class Parameter(Tensor):
         if requires_grad and not source.dtype.is_floating_point:
             raise RuntimeError(f"Only Tensors of floating point dtype can require gradients; got {source.dtype}: pass requires_grad=False")
         super().__init__(source._data.view(), requires_grad)
-        self._counter = source._counter  # one memory, one count of its changes
+        self._writes = source._writes  # one memory, one count of its writes
 
     def __repr__(self) -> str:
         return "Parameter containing:\n" + super().__repr__()
