@@ -20,7 +20,6 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-import operator
 import threading
 import warnings
 import weakref
@@ -469,7 +468,8 @@ class Function:
     outputs: Sequence[tuple[tuple[int, ...], Any]] = ()  # shape and element type of each output
     order: int = 0
     _saved: Sequence[Array | None] | None = ()  # None once freed
-    _known: tuple[Sequence[int], Sequence[list[int]]] = (), ()  # the id of each input and output array, and the writes to its memory
+    _places: Sequence[tuple[int | None, list[int]]] = ()  # of each saved array: input i, output ~i (a node never holds its outputs), or None;
+    # and the writes to its memory
     _constant: Sequence[Array] = ()
     _recording = False
     _watched = False  # whether there is any of the following
@@ -518,25 +518,11 @@ class Function:
                 "calling backward."
             )
         values: list[Any] = []
-        for array in self._saved:
-            place, writes = self._place(array)
+        for array, (place, writes) in zip(self._saved, self._places):
             if writes[1] > self.order:
                 raise RuntimeError(self._changed(array, place, f"is at version {writes[0]}, written since"))
             values.append(self._at_place(array, place, writes) if self._recording and array is not None else array)
         return tuple(values)
-
-    def _place(self, array: Any) -> tuple[int | None, list[int]]:
-        """Which input (i) or output (~i: a node never holds its outputs) a saved array is, and the writes to its memory."""
-        ids, writes = self._known
-        if array is not None and id(array) in ids:  # it has been alive since, so its id has not been given to another
-            i = ids.index(id(array))
-            return (i if i < len(self.edges) else ~(i - len(self.edges))), writes[i]
-        return None, _UNWATCHED
-
-    def _refuse_inference(self) -> None:
-        for array in self._saved or ():
-            if self._place(array)[1] is None:
-                raise RuntimeError("Inference tensors cannot be saved for backward. To work around you can make a clone to get a normal tensor.")
 
     def _at_place(self, array: Array, place: int | None, writes: list[int]) -> Tensor:
         """The Tensor that has this saved value and its place in the graph."""
@@ -600,38 +586,42 @@ class Function:
             A Tensor, or a tuple of them, as forward returns an array or a tuple.
         """
         node = cls()
-        edges: Sequence[Edge]
-        try:
-            bases, arrays, edges, writes = zip(*map(_PARTS, args))
-        except (AttributeError, ValueError):  # something among them is no Tensor, or there is nothing
-            bases, arrays, edges, writes = _parts(args)
-        recording = _mode.grad and any(edges)
-        if not recording:
-            edges = (None,) * len(args)
-        elif LEAF in edges:
-            edges = tuple([a if edge is LEAF else edge for a, edge in zip(args, edges)])
-        if any(bases) and _mode.grad:
-            for a, base in zip(args, bases):
-                if base is not None:
-                    _fresh(a, cls.name)
+        arrays: list[Any] = []
+        edges: list[Edge] = []
+        writes: list[Any] = []  # to the memory of each
+        enabled, recording = _mode.grad, False
+        for a in args:
+            if isinstance(a, Tensor):
+                edge = None
+                if enabled:
+                    edge = a._edge
+                    if edge is not None:
+                        recording = True
+                        if edge is LEAF:
+                            edge = a
+                    if a._base is not None:
+                        _fresh(a, cls.name)
+                edges.append(edge)
+                writes.append(a._writes)
+                arrays.append(a._data)
+            else:
+                edges.append(None)
+                writes.append(_UNWATCHED)
+                arrays.append(a)
         node.edges = edges
         results = cls.forward(node, *arrays, **params)
-        ids = [*map(id, arrays)]
         if type(results) is tuple:
             outs = tuple([_wrap(array, cls, arrays, args) for array in results])
             if recording:
-                node._record(results, outs, ids, writes)
+                node._record(outs, results, arrays, writes)
             return outs
-        if type(results) is np.ndarray and results.base is None and id(results) not in ids and results.dtype in SUPPORTED:
-            out = _tensor(results)
-        else:
-            out = _wrap(results, cls, arrays, args)
+        out = _wrap(results, cls, arrays, args)
         if recording:
-            node._record((results,), (out,), ids, writes)
+            node._record((out,), (results,), arrays, writes)
         return out
 
-    def _record(self, results: Sequence[Any], outs: Sequence[Tensor], ids: list[int], writes: Sequence[Any]) -> None:
-        """Gives the node its place in time and the results their place on the graph."""
+    def _record(self, outs: Sequence[Tensor], results: Sequence[Any], arrays: list[Any], writes: list[Any]) -> None:
+        """Gives the node its place in time, the results theirs on the graph, and notes which input or output each saved array is."""
         self.order = next(_clock)
         outputs: list[tuple[tuple[int, ...], Any]] = []
         for out in outs:
@@ -642,9 +632,26 @@ class Function:
             outputs.append((array.shape, kind))
         self.outputs = outputs
         if self._saved:
-            self._known = [*ids, *map(id, results)], [*writes, *map(_WRITES, outs)]
-            if None in writes:
-                self._refuse_inference()
+            self._places = places = []
+            for array in self._saved:
+                place, written = None, _UNWATCHED
+                if array is not None:
+                    i = 0
+                    for mine in arrays:
+                        if mine is array:
+                            place, written = i, writes[i]
+                            break
+                        i += 1
+                    else:
+                        i = -1
+                        for mine in results:
+                            if mine is array:
+                                place, written = i, outs[~i]._writes
+                                break
+                            i -= 1
+                if written is None:
+                    raise RuntimeError("Inference tensors cannot be saved for backward. To work around you can make a clone to get a normal tensor.")
+                places.append((place, written))
         if self._constant:
             for result, out in zip(results, outs):
                 if any(result is c for c in self._constant):
@@ -652,17 +659,7 @@ class Function:
             self._constant = ()
 
 
-_WRITES = operator.attrgetter("_writes")
-_PARTS = operator.attrgetter("_base", "_data", "_edge", "_writes")
-
-
 _new = object.__new__
-
-
-def _parts(args: Sequence[Any]) -> tuple[Sequence[Any], ...]:
-    """The bases, arrays, edges and writes of what an op was given."""
-    parts = [_PARTS(a) if isinstance(a, Tensor) else (None, a, None, _UNWATCHED) for a in args]
-    return tuple(zip(*parts)) if parts else ((), (), (), ())
 
 
 def _tensor(array: Array) -> Tensor:
@@ -676,12 +673,14 @@ def _tensor(array: Array) -> Tensor:
 
 def _wrap(array: Any, cls: type[Function], arrays: Sequence[Any], args: Sequence[Any]) -> Tensor:
     """An output as a Tensor; where it shares an input's memory, as a view of that."""
-    if type(array) is not np.ndarray:
-        if not isinstance(array, (np.generic, float, int)):  # NumPy makes scalars of 0-d results
-            raise TypeError(f"{cls.__name__}.forward returned a {type(array).__name__}; expected an array or a tuple of arrays")
-        array = np.asarray(array)
-    out = Tensor(array)
-    owner = array.base
+    owner = None
+    if type(array) is np.ndarray and array.dtype in SUPPORTED:
+        owner = array.base
+        out = _tensor(array)
+    elif isinstance(array, (np.ndarray, np.generic, float, int)):  # NumPy makes scalars of 0-d results
+        out = Tensor(np.asarray(array))
+    else:
+        raise TypeError(f"{cls.__name__}.forward returned a {type(array).__name__}; expected an array or a tuple of arrays")
     if owner is None:
         for x in arrays:
             if x is array:  # forward handed an input on
