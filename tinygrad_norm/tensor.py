@@ -625,16 +625,16 @@ class Function:
         self.order = next(_clock)
         outputs: list[tuple[tuple[int, ...], Any]] = []
         for out in outs:
-            array = out._data
-            kind = array.dtype
+            kind = out._data.dtype
             if kind.kind == "f":
                 out._edge = self, len(outputs)
-            outputs.append((array.shape, kind))
+            outputs.append((out._data.shape, kind))
         self.outputs = outputs
         if self._saved:
             self._places = places = []
             for array in self._saved:
-                place, written = None, _UNWATCHED
+                place: int | None = None
+                written: Any = _UNWATCHED
                 if array is not None:
                     i = 0
                     for mine in arrays:

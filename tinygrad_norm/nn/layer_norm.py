@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from ..dtype import parameter_dtype
-from ..kernel import chunks, kernel, prange, ready
+from ..kernel import APART, chunks, kernel, prange, ready
 from ..ops.elementwise import as_array, check_tensor
 from ..tensor import Function, Tensor
 from . import init
@@ -114,44 +114,19 @@ def layer_norm_backward(dy, x, weight, stats, dx, dweight, dbias, partial):  # t
         for j in range(width):
             partial[c, 0, j] = 0
             partial[c, 1, j] = 0
-        n, stop = c * rows // parts, (c + 1) * rows // parts
-        while n + 1 < stop:  # two rows at a time: half the traffic through dγ and dβ
-            m = n + 1
-            mean0, shift0, rstd0 = stats[n, 0], stats[n, 1], stats[n, 2]
-            mean1, shift1, rstd1 = stats[m, 0], stats[m, 1], stats[m, 2]
-            v0, w0, v1, w1 = zero, zero, zero, zero
+        for n in range(c * rows // parts, (c + 1) * rows // parts):
+            mean, shift, rstd = stats[n, 0], stats[n, 1], stats[n, 2]
+            v, w = zero, zero
             for j in range(width):
-                xhat0 = (x[n, j] - mean0) * rstd0 - shift0  # (3)
-                xhat1 = (x[m, j] - mean1) * rstd1 - shift1
-                partial[c, 0, j] += dy[n, j] * xhat0 + dy[m, j] * xhat1  # (5)
-                partial[c, 1, j] += dy[n, j] + dy[m, j]
-                d0 = dy[n, j] * weight[j]
-                d1 = dy[m, j] * weight[j]
-                v0 += d0
-                v1 += d1
-                w0 += d0 * xhat0
-                w1 += d1 * xhat1
-            v0, w0, v1, w1 = v0 / d, w0 / d, v1 / d, w1 / d
+                xhat = (x[n, j] - mean) * rstd - shift  # (3)
+                v += dy[n, j] * weight[j]
+                w += dy[n, j] * weight[j] * xhat
+            v, w = v / d, w / d
             for j in range(width):
-                xhat0 = (x[n, j] - mean0) * rstd0 - shift0
-                xhat1 = (x[m, j] - mean1) * rstd1 - shift1
-                dx[n, j] = rstd0 * (dy[n, j] * weight[j] - v0 - xhat0 * w0)  # (8)
-                dx[m, j] = rstd1 * (dy[m, j] * weight[j] - v1 - xhat1 * w1)
-            n += 2
-        if n < stop:
-            mean0, shift0, rstd0 = stats[n, 0], stats[n, 1], stats[n, 2]
-            v0, w0 = zero, zero
-            for j in range(width):
-                xhat0 = (x[n, j] - mean0) * rstd0 - shift0
-                partial[c, 0, j] += dy[n, j] * xhat0
+                xhat = (x[n, j] - mean) * rstd - shift
+                partial[c, 0, j] += dy[n, j] * xhat  # (5)
                 partial[c, 1, j] += dy[n, j]
-                d0 = dy[n, j] * weight[j]
-                v0 += d0
-                w0 += d0 * xhat0
-            v0, w0 = v0 / d, w0 / d
-            for j in range(width):
-                xhat0 = (x[n, j] - mean0) * rstd0 - shift0
-                dx[n, j] = rstd0 * (dy[n, j] * weight[j] - v0 - xhat0 * w0)
+                dx[n, j] = rstd * (dy[n, j] * weight[j] - v - xhat * w)  # (8)
     for j in range(width):
         dweight[j] = 0
         dbias[j] = 0
@@ -216,7 +191,7 @@ class LayerNormBackward(Function):
         rows = as_rows(x, width)
         dx = np.empty(rows.shape, x.dtype)
         dweight, dbias = np.empty(width, x.dtype), np.empty(width, x.dtype)
-        partial = np.empty((chunks(2 * x.size), 2, width), x.dtype)
+        partial = np.empty((chunks(2 * x.size), 2, width + APART), x.dtype)
         gamma = np.ones(width, x.dtype) if weight is None else weight.reshape(width)
         if not x.size:
             return dx.reshape(x.shape), np.zeros(shape, x.dtype), np.zeros(shape, x.dtype)

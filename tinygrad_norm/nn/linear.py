@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..dtype import parameter_dtype
-from ..kernel import chunks, kernel, prange, ready
+from ..kernel import APART, chunks, kernel, prange, ready
 from ..ops.elementwise import check_tensor
 from ..tensor import Function, Tensor
 from . import init
@@ -74,7 +74,7 @@ def bias_gradient(dy: Array) -> Array:
     """Σₙ dy over the rows of (N, O)."""
     width = dy.shape[1]
     db = np.empty(width, dy.dtype)
-    sum_rows(dy.size, ready(dy), db, np.empty((chunks(dy.size), width), dy.dtype))
+    sum_rows(dy.size, ready(dy), db, np.empty((chunks(dy.size), width + APART), dy.dtype))
     return db
 
 
