@@ -371,11 +371,9 @@ def _memory(row: Row, here: dict[str, Contestant]) -> Iterator[Figure | Failure]
         except ContestantError as error:
             yield Failure(row.name, name, error.kind, str(error))
         contestant.close()
-    for under in ("ours", "numpy"):
-        if "torch" in values and under in values:
-            figure = values["torch"]["median"] / values[under]["median"]
-            asked = row.asked.get("both") if under == "ours" else None
-            yield Figure(row.name, "both", "torch", under, figure, None, asked, unit="bytes", values={n: values[n] for n in ("torch", under)})
+    if len(values) == 2:
+        figure = values["torch"]["median"] / values["ours"]["median"]
+        yield Figure(row.name, "both", "torch", "ours", figure, None, row.asked.get("both"), unit="bytes", values=values)
 
 
 def _accuracy(row: Row, here: dict[str, Contestant]) -> Iterator[Figure | Failure]:

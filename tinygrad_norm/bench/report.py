@@ -130,7 +130,12 @@ LOOK: dict[Any, tuple[str, str]] = {  # distinguishable without colour: by marke
     ("numpy", "serial"): ("#009E73", "v"),
     ("serial", "ours"): ("#CC79A7", "^"),
 }
-NAMES: dict[Any, Any] = {("numpy", "serial"): "NumPy → kernel on one thread", ("serial", "ours"): "one thread → all threads"}
+NAMES: dict[Any, str] = {
+    "both": "both, or a step",
+    "step": "both, or a step",
+    ("numpy", "serial"): "NumPy → kernel on one thread",
+    ("serial", "ours"): "one thread → all threads",
+}
 
 
 def plot(path: str | Path, found: Sequence[Figure | Failure], title: str = "") -> None:
@@ -144,7 +149,11 @@ def plot(path: str | Path, found: Sequence[Figure | Failure], title: str = "") -
     timed = [f for f in found if isinstance(f, Figure) and f.phase in ("forward", "backward", "both", "step") and f.unit == "s"]
     against = [f for f in timed if (f.over, f.under) == ("torch", "ours")]
     steps = [f for f in timed if (f.over, f.under) in LOOK and f.phase in ("both", "step")]
-    panels = [(p, label) for p, label in ((against, "torch's time / ours"), (steps, "gain of a step (forward and backward)")) if p]
+    panels = [
+        (p, label)
+        for p, label in ((against, "torch's time / ours (ratio of medians, log scale)"), (steps, "gain of a step (ratio of medians, log scale)"))
+        if p
+    ]
     if not panels:
         raise ValueError("none of these rows has a ratio to draw")
     names = list(dict.fromkeys(f.row for p, _ in panels for f in p))
@@ -154,26 +163,28 @@ def plot(path: str | Path, found: Sequence[Figure | Failure], title: str = "") -
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, (drawn, label) in zip(axes, panels):
         keys = [(f.over, f.under) if drawn is steps else f.phase for f in drawn]
-        for key in dict.fromkeys(keys):
-            colour, marker = LOOK[key]
-            of_it = [f for f, k in zip(drawn, keys) if k == key]
-            name = NAMES.get(key, key)
-            ax.plot([f.figure for f in of_it], [place[f.row] for f in of_it], ls="", marker=marker, ms=5, color=colour, label=name, alpha=0.85)
-        bounds = [f for f in drawn if f.asked is not None]
-        if bounds:
-            x, y = [f.asked for f in bounds], [place[f.row] for f in bounds]
-            ax.plot(x, y, ls="", marker="|", ms=11, mew=1.5, color="#666666", label="asked, at least")
+        for colour, marker in dict.fromkeys(LOOK[key] for key in keys):
+            of_it = [(f, k) for f, k in zip(drawn, keys) if LOOK[k] == (colour, marker)]
+            x, y = [f.figure for f, _ in of_it], [place[f.row] for f, _ in of_it]
+            face = [colour if not f.disturbed else "white" for f, _ in of_it]
+            ax.scatter(x, y, marker=marker, s=24, c=face, edgecolors=colour, linewidths=1.2, zorder=3)
+            ax.plot([], [], ls="", marker=marker, ms=5, color=colour, label=NAMES.get(of_it[0][1], of_it[0][1]))
+            bounds = [(f.asked, place[f.row]) for f, _ in of_it if f.asked is not None]
+            ax.plot([b for b, _ in bounds], [p for _, p in bounds], ls="", marker="|", ms=12, mew=2, color=colour, zorder=2)
+        ax.plot([], [], ls="", marker="|", ms=12, mew=2, color="#666666", label="asked, at least")
+        if any(f.disturbed for f in drawn):
+            ax.plot([], [], ls="", marker="o", ms=5, mfc="white", mec="#666666", label="hollow: others used the machine")
         ax.axvline(1, color="#999999", lw=1)
         ax.set_xscale("log")
         low, high = min(f.figure for f in drawn), max(f.figure for f in drawn)
-        ticks = [t for t in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if low / 2.1 <= t <= high * 2.1]
+        steps_of_ten = (1, 2, 5) if high / low < 300 else (1,)
+        ticks = [t for power in range(-3, 5) for t in (s * 10.0**power for s in steps_of_ten) if low / 1.5 <= t <= high * 1.5]
         ax.set_xticks(ticks, [f"{t:g}" for t in ticks])
         ax.minorticks_off()
-        ax.set(xlabel=f"{label}, ratio of medians (log scale; right of 1: gain)", xlim=(min(low / 1.3, 0.9), max(high * 1.3, 1.1)))
+        ax.set(xlabel=label, xlim=(min(low / 1.3, 0.9), max(high * 1.3, 1.1)))
         ax.grid(alpha=0.3)
         ax.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize="small", frameon=False)
     axes[0].set_yticks(range(len(names)), names, fontsize="small")
-    axes[0].set_ylabel("row")
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     figure.suptitle(title, fontsize="small")
     figure.savefig(path, dpi=120)

@@ -61,7 +61,7 @@ def cold(rounds: int) -> dict[str, list[float]]:
     with tempfile.TemporaryDirectory() as bytecode:
         imports_once = [sys.executable, "-c", "import tinygrad_norm, tinygrad_norm.cli, numba"]
         subprocess.run(imports_once, capture_output=True, env=_environment(bytecode), timeout=LIMIT)
-        for _ in range(min(rounds, 3)):
+        for _ in range(max(1, min(rounds // 2, 3))):
             with tempfile.TemporaryDirectory() as kernels:
                 taken.append(_first_epoch(_environment(bytecode, NUMBA_CACHE_DIR=kernels)))
     return {"cold": taken}

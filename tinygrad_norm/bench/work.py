@@ -38,14 +38,18 @@ class Work(NamedTuple):
 def numbers(shape: tuple[int, ...], seed: int, *, mean: float = 0.0, dtype: str = "float32") -> Array:
     """Normal numbers of that mean and deviation one."""
     drawn: Array = np.random.default_rng(seed).standard_normal(shape, np.dtype(dtype))  # type: ignore[arg-type]
-    return drawn + drawn.dtype.type(mean)
+    drawn += drawn.dtype.type(mean)
+    return drawn
 
 
 def parameter(name: str, shape: tuple[int, ...], seed: int, dtype: str = "float32") -> Array:
     """Values for a parameter: weights of a matrix scaled to keep variances, a norm's weight around one, a bias around zero."""
     drawn = numbers(shape, seed, dtype=dtype)
     kind = drawn.dtype.type
-    return drawn / kind(np.sqrt(shape[-1])) if len(shape) > 1 else drawn / kind(10) + kind(name.endswith("weight"))
+    drawn /= kind(np.sqrt(shape[-1])) if len(shape) > 1 else kind(10)
+    if len(shape) == 1 and name.endswith("weight"):
+        drawn += kind(1)
+    return drawn
 
 
 def _leaf(api: Any, values: Array) -> Any:
