@@ -45,7 +45,7 @@ def bench(
         rounds: how many turns each contestant has at each phase; 7, or 3 where quick.
         json, picture: files to write.
         report: told each line when it is known, such as print.
-        progress: told the name of each row before it is run.
+        progress: told the name of each row before it is run, and "" after the last.
         taking_part: the contestants; those that are installed if None.
     Returns:
         The figures, and what could not be measured.
@@ -76,6 +76,7 @@ def bench(
         found.append(one)
         if is_main(one):
             say(failure_line(one) if isinstance(one, Failure) else figure_line(one))
+    progress("")
     say(summary(found))
     if json is not None:
         write_json(json, found, facts, {"only": only, "quick": quick, "rounds": rounds, "turn": TURN[quick], "tolerance": rows[0].tolerance})
