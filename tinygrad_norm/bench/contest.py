@@ -231,11 +231,20 @@ def disagreement(found: dict[str, Array], expected: dict[str, Array], tolerance:
             return f"{name} is {got.dtype} of shape {got.shape}; expected {want.dtype} of shape {want.shape}"
         if want.size == 0:
             continue
-        scale = float(np.abs(want).max())
-        error = float(np.abs(got - want).max()) / (scale or 1.0)
+        error = _difference(got.reshape(-1), want.reshape(-1))
         if not error <= tolerance:  # a NaN is no agreement
             return f"{name} differs by {error:.1e} of its largest entry (tolerance {tolerance:.1e})"
     return None
+
+
+def _difference(found: Array, expected: Array, piece: int = 1 << 22) -> float:
+    """The greatest difference over the largest expected entry; NaN where there is one. In pieces: the arrays may have a gigabyte each."""
+    scale = error = np.float64(0)
+    for i in range(0, len(expected), piece):
+        got, want = found[i : i + piece], expected[i : i + piece]
+        scale = np.maximum(scale, np.abs(want).max())  # np.maximum keeps a NaN
+        error = np.maximum(error, np.abs(got - want).max())
+    return float(error / scale) if scale != 0 else float(error)
 
 
 # -- 3. The contest ------------------------------------------------------------------------------------------------------------------------------

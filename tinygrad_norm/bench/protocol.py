@@ -7,7 +7,6 @@ bytes of the arrays          each in NumPy's .npy format, without pickle
 
 from __future__ import annotations
 
-import io
 import json
 import struct
 from collections.abc import Mapping
@@ -36,17 +35,12 @@ def send(stream: BinaryIO, message: Mapping[str, Any], arrays: Mapping[str, Arra
         >>> receive(pipe)
         ({'do': 'compare'}, {'y': array([1., 1.])})
     """
-    bodies: dict[str, memoryview[int]] = {}
-    for name, array in (arrays or {}).items():
-        file = io.BytesIO()
-        np.lib.format.write_array(file, np.asarray(array), allow_pickle=False)
-        bodies[name] = file.getbuffer()
-    header = json.dumps({"message": dict(message), "arrays": [[name, len(body)] for name, body in bodies.items()]}).encode()
+    header = json.dumps({"message": dict(message), "arrays": list(arrays or {})}).encode()
     if len(header) > LONGEST_HEADER:
         raise ValueError(f"a frame's header holds at most {LONGEST_HEADER} bytes; got {len(header)}: large values travel as arrays")
     stream.write(struct.pack(">I", len(header)) + header)
-    for body in bodies.values():
-        stream.write(body)
+    for array in (arrays or {}).values():
+        np.lib.format.write_array(_Pipe(stream), np.asarray(array), allow_pickle=False)
     stream.flush()
 
 
@@ -61,8 +55,20 @@ def receive(stream: BinaryIO) -> tuple[dict[str, Any], dict[str, Array]]:
     if length > LONGEST_HEADER:
         raise ValueError(f"not a frame: a header of {length} bytes; at most {LONGEST_HEADER} are sent")
     header = json.loads(_exactly(stream, length))
-    arrays = {name: np.lib.format.read_array(io.BytesIO(_exactly(stream, size)), allow_pickle=False) for name, size in header["arrays"]}
-    return header["message"], arrays
+    return header["message"], {name: np.lib.format.read_array(_Pipe(stream), allow_pickle=False) for name in header["arrays"]}
+
+
+class _Pipe:
+    """A stream that NumPy reads and writes piece by piece: it takes an open file for one on disk, and a gigabyte wants no second copy."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+
+    def read(self, size: int = -1, /) -> bytes:
+        return _exactly(self.stream, size)
+
+    def write(self, body: bytes) -> int:
+        return self.stream.write(body)
 
 
 def _exactly(stream: BinaryIO, size: int) -> bytes:
