@@ -30,12 +30,13 @@ FLOORS = [
     {"train"},
     {"testing"},
     {"autograd"},
+    {"bench"},
     {"pytest_plugin"},
     {""},
     {"cli"},
     {"__main__"},
 ]
-OPTIONAL = {"torch", "numba", "sklearn", "matplotlib", "tqdm", "rich", "safetensors", "IPython"}
+OPTIONAL = {"torch", "jax", "numba", "sklearn", "matplotlib", "tqdm", "rich", "safetensors", "IPython"}
 
 
 def floor(module):

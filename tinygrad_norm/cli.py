@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from . import __version__
 from .autograd import suite
+from .bench import command as bench
 from .serialization import check_path, save
 from .train import plot_history, train
 
@@ -40,6 +41,9 @@ def _parser() -> argparse.ArgumentParser:
     gradcheck = commands.add_parser("gradcheck", help="check every gradient of the library, or a function of yours")
     suite.add_arguments(gradcheck)
     gradcheck.set_defaults(run=suite.run)
+    timing = commands.add_parser("bench", help="measure this project against torch, and JAX where it is installed")
+    bench.add_arguments(timing)
+    timing.set_defaults(run=bench.run)
     return parser
 
 
