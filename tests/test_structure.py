@@ -11,6 +11,7 @@ PACKAGE = Path(tinygrad_norm.__file__).parent
 ROOT = Path(__file__).parent.parent
 FLOORS = [
     {"dtype", "printing", "kernel", "random"},
+    {"notebook"},
     {"tensor"},
     {"ops"},
     {"creation"},
@@ -32,6 +33,7 @@ FLOORS = [
     {"autograd"},
     {"bench"},
     {"pytest_plugin"},
+    {"graph"},
     {""},
     {"cli"},
     {"__main__"},

@@ -14,7 +14,11 @@ Names and behaviour are torch's; the same seed gives the same numbers. In readin
     optim/, data.py          what a training loop needs besides
     random.py                torch's random numbers
     train.py                 all of it at work: the example of the source document
+    graph/                   the graph to be looked at, and the backward walk step by step
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 from . import methods
 
@@ -81,6 +85,9 @@ from .printing import set_printoptions  # noqa: E402
 from .random import Generator, default_generator, initial_seed, manual_seed, seed  # noqa: E402
 from .tensor import Tensor, enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled  # noqa: E402
 
+if TYPE_CHECKING:
+    from . import graph
+
 float = float32
 double = float64
 long = int64
@@ -133,6 +140,7 @@ __all__ = [
     "get_backend",
     "get_default_dtype",
     "get_num_threads",
+    "graph",
     "index_select",
     "inference_mode",
     "initial_seed",
@@ -201,6 +209,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> object:
+    if name == "graph":  # needed to look, not to compute: imported when it is first asked for
+        return import_module(".graph", __name__)
     raise AttributeError(
         f"module 'tinygrad_norm' has no attribute {name!r}: it keeps the part of torch that its layers, notebooks and documents use; "
         "dir(tinygrad_norm) lists it"

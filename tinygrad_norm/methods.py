@@ -7,7 +7,7 @@ from the table; at run time `install` copies it.
 
 from __future__ import annotations
 
-from . import creation
+from . import creation, notebook
 from .nn import activation
 from .ops import elementwise, indexing, reduction, shape
 from .ops import matmul as products  # the method of that name would hide it
@@ -129,6 +129,9 @@ class TensorMethods:
     uniform_ = creation.uniform_
     normal_ = creation.normal_
     random_ = creation.random_
+
+    # notebook
+    _repr_html_ = notebook.tensor_html
 
     # nn/activation
     relu = activation.relu

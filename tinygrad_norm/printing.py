@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["set_printoptions", "tensor_repr"]
+__all__ = ["element_words", "set_printoptions", "tensor_repr"]
 
 
 # -- 1. Options -------------------------------------------------------------------------------------------------
@@ -119,7 +119,7 @@ def _notation(deciding: NDArray[Any]) -> Callable[[float], str]:
     return lambda value: f"{value:.0f}." if math.isfinite(value) else str(value)
 
 
-def _words(array: NDArray[Any]) -> tuple[NDArray[np.object_], int]:
+def element_words(array: NDArray[Any]) -> tuple[NDArray[np.object_], int]:
     """Every element as text, right-aligned, in the array's shape; and the width they are aligned to."""
     if array.dtype.kind == "f":
         deciding = array[np.isfinite(array) & (array != 0)]
@@ -163,7 +163,7 @@ def _numbers(array: NDArray[Any], indent: int) -> str:
     for axis, n in enumerate(array.shape):
         if cut[axis]:
             array = array.take([*range(edge), *range(n - edge, n)], axis=axis)
-    words, width = _words(array)
+    words, width = element_words(array)
     return _brackets(words, cut, indent, width)
 
 

@@ -18,11 +18,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..notebook import report_html
 from ..tensor import Tensor, grad
 from .report import format_table
 from .target import Array, Snapshot, function_name, is_module, modules_of
 
 __all__ = ["Invariant", "InvariantReport", "check_norm_invariants"]
+
+HEADER = ("invariant", "", "off by", "allowed", "what it says")
 
 
 class Invariant(NamedTuple):
@@ -53,11 +56,17 @@ class InvariantReport(list[Invariant]):
         """By number, or by name."""
         return next(i for i in self if i.name == key) if isinstance(key, str) else super().__getitem__(key)
 
+    def rows(self) -> list[tuple[str, ...]]:
+        """The cells of the table."""
+        return [(i.name, "holds" if i.ok else "BROKEN", f"{i.error:.1e}", f"{i.bound:.1e}", i.says) for i in self]
+
     def __str__(self) -> str:
-        rows = [(i.name, "holds" if i.ok else "BROKEN", f"{i.error:.1e}", f"{i.bound:.1e}", i.says) for i in self]
-        return f"invariants of {self.function}\n" + format_table(("invariant", "", "off by", "allowed", "what it says"), rows)
+        return f"invariants of {self.function}\n" + format_table(HEADER, self.rows())
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return report_html(f"invariants of {self.function}", HEADER, self.rows())
 
 
 def check_norm_invariants(

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .report import escape, format_table
+from ..notebook import report_html
+from .report import format_table
 from .target import Array, function_name
 from .wrong_layers import CROSS_ENTROPY, LINEAR, RELU, cross_entropy_values, linear_values, relu_values
 from .wrong_norms import BATCH_NORM_EVAL_DX, NORM_DX, NORM_PARAMETERS, RUNNING, Values, Wrong, norm_values
@@ -244,10 +245,7 @@ class PowerResult:
 
     def _repr_html_(self) -> str:
         header, rows = self._table()
-        head = "".join(f"<th style='text-align:left'>{escape(h)}</th>" for h in header)
-        colour = {"PASSES": " style='color:#D55E00;font-weight:bold'", "caught": " style='color:#0072B2'"}
-        body = "".join("<tr>" + "".join(f"<td{colour.get(c, '')}>{escape(c)}</td>" for c in row) + "</tr>" for row in rows)
-        return f"<p><b>Which wrong backwards of {escape(self.op)} a check lets through</b></p><table><tr>{head}</tr>{body}</table>"
+        return report_html(f"which wrong backwards of {self.op} a check lets through", header, rows)
 
 
 _OPS = {"LayerNorm": "layer_norm", "BatchNorm1d": "batch_norm", "Linear": "linear", "ReLU": "relu", "CrossEntropyLoss": "cross_entropy"}

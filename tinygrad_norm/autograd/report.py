@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..notebook import report_html
 from .pictures import plot_jacobians
 from .target import Array, GradcheckError
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["VERDICTS", "GradcheckResult", "PairResult", "escape", "format_table"]
+__all__ = ["VERDICTS", "GradcheckResult", "PairResult", "format_table"]
 
 # From the worst down: what a pair is called is the worst that is true of one of its elements.
 VERDICTS = {
@@ -248,16 +249,8 @@ class GradcheckResult:
         return str(self)
 
     def _repr_html_(self) -> str:
-        colours = {"ok": "#0072B2", "independent": "#666666", "wrong": "#D55E00"}
-        head = "".join(f"<th style='text-align:left'>{escape(h)}</th>" for h in HEADER)
-        body = ""
-        for row in self.rows():
-            cells = [escape(c) for c in row]
-            cells[2] = f"<b style='color:{colours.get(row[2], '#8A5A00')}'>{cells[2]}</b>"
-            body += "<tr>" + "".join(f"<td style='text-align:left'>{c}</td>" for c in cells) + "</tr>"
-        said = "".join(f"<li>{escape(s)}</li>" for s in self.sentences() + [f"Note: {w}" for w in self.warnings])
-        state = "ok" if self.ok else "FAILED"
-        return f"<div><p><b>gradcheck of {escape(self.name)}: {state}</b></p><table><tr>{head}</tr>{body}</table><ul>{said}</ul></div>"
+        title = f"gradcheck of {self.name}: {'ok' if self.ok else 'FAILED'}"
+        return report_html(title, HEADER, list(self.rows()), self.sentences() + [f"Note: {w}" for w in self.warnings])
 
     def to_dict(self) -> dict[str, Any]:
         """What can be written as JSON."""
@@ -291,11 +284,6 @@ class GradcheckResult:
 
 
 HEADER = ("output", "input", "verdict", "worst at", "analytic", "numeric", "numeric ±", "abs error", "rel error")
-
-
-def escape(text: str) -> str:
-    """Text as HTML; the standard library's html would import two thousand names of characters."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
 
 
 def format_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], indent: str = "  ") -> str:

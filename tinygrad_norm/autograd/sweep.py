@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from ..notebook import report_html
 from ..tensor import Tensor, grad
 from .numeric import derivative, first_step
 from .pictures import plot_sweep
@@ -43,10 +44,17 @@ class SweepResult(NamedTuple):
         k = int(np.argmin(errors))
         return float(self.steps[k]), float(errors[k])
 
+    def rows(self) -> list[tuple[str, ...]]:
+        """The cells of the table."""
+        return [(f"{h:.0e}", *(f"{self.errors[m][k]:.1e}" for m in self.errors)) for k, h in enumerate(self.steps)]
+
     def __str__(self) -> str:
-        rows = [(f"{h:.0e}", *(f"{self.errors[m][k]:.1e}" for m in self.errors)) for k, h in enumerate(self.steps)]
-        table = format_table(("step", *self.errors), rows)
+        table = format_table(("step", *self.errors), self.rows())
         return f"error of the numeric derivative of {self.name} against its step\n{table}\n  adapted and extrapolated: {self.adaptive_error:.1e}"
+
+    def _repr_html_(self) -> str:
+        title = f"error of the numeric derivative of {self.name} against its step; adapted and extrapolated: {self.adaptive_error:.1e}"
+        return report_html(title, ("step", *self.errors), self.rows())
 
     def plot(self, path: str | Path | None = None) -> Any:
         """The V curve as a matplotlib Figure, also written to `path`; ImportError without matplotlib."""

@@ -15,11 +15,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..notebook import report_html
 from ..tensor import Tensor, grad, no_grad
 from .report import format_table
 from .target import Array, Named, Snapshot, function_name, is_module, modules_of, named_tensors
 
 __all__ = ["Comparison", "Difference", "compare_with_torch", "torch_twin"]
+
+HEADER = ("tensor", "shape", "dtype", "", "ulps", "relative", "absolute", "worst step", "")
 
 
 def _torch() -> Any:
@@ -96,12 +99,18 @@ class Comparison:
                 d.problem,
             )
 
-    def __str__(self) -> str:
+    @property
+    def _title(self) -> str:
         steps = 1 + max((d.step for d in self.differences), default=0)
-        title = f"{self.name} against torch, {steps} step{'s' * (steps != 1)}: {'ok' if self.ok else 'DIFFERENT'}"
-        return title + "\n" + format_table(("tensor", "shape", "dtype", "", "ulps", "relative", "absolute", "worst step", ""), list(self.rows()))
+        return f"{self.name} against torch, {steps} step{'s' * (steps != 1)}: {'ok' if self.ok else 'DIFFERENT'}"
+
+    def __str__(self) -> str:
+        return self._title + "\n" + format_table(HEADER, list(self.rows()))
 
     __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return report_html(self._title, HEADER, list(self.rows()))
 
     def raise_for_failure(self) -> None:
         """Raises AssertionError with the table where something differs."""

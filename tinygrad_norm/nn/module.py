@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 import numpy as np
 
 from ..dtype import as_dtype, float32, float64
+from ..notebook import module_html
 from ..tensor import RemovableHandle, Tensor, touch
 
 if TYPE_CHECKING:
@@ -610,6 +611,9 @@ class Module:
             return f"{self._get_name()}({lines[0]})"
         lines += children
         return self._get_name() + ("(\n  " + "\n  ".join(lines) + "\n)" if lines else "()")
+
+    def _repr_html_(self) -> str:
+        return module_html(self)
 
     def __dir__(self) -> list[str]:
         return sorted(name for name in super().__dir__() if not name[0].isdigit())  # Sequential's "0" is no Python name
