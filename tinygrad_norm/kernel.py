@@ -50,6 +50,13 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 T = TypeVar("T", bound=Callable[..., Any])
 prange = range  # numba's own is put in its place when a kernel is compiled
 
+
+
+class _Told(threading.local):
+    threads = 0
+
+
+_told = _Told()
 _lock = threading.RLock()  # one parallel region at a time, in any thread
 _compile_lock = threading.RLock()
 _state: dict[str, Any] = {"numba": None, "backend": None, "threads": None, "forked": False, "parallel_from": 65536, "announced": False}
@@ -271,7 +278,9 @@ class Kernel:
                 with _compile_lock:
                     self._parallel = _compile(self.function, parallel=True, fastmath=FASTMATH)
                     _announce(self._parallel)
-            _numba().set_num_threads(get_num_threads())
+            if _told.threads != get_num_threads():  # numba keeps the number for each of Python's threads; to tell it takes a microsecond
+                _told.threads = get_num_threads()
+                _numba().set_num_threads(_told.threads)
             return self._parallel(*args)
 
     def __call__(self, work: int, *args: Any) -> Any:

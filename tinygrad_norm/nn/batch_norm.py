@@ -110,15 +110,15 @@ def batch_norm_forward(x, weight, bias, eps, y, moments, stats, chunks):  # type
                 delta = total[c, 0, j] + rest - joined[c, 0, j]
                 joined[c, 0, j] += delta * (now / (before + now))  # (7)
                 joined[c, 1, j] += total[c, 2, j] - rest * rest * now + delta * delta * (before * now / (before + now))
+    for c in range(1, chunks):
+        before, now = float(c * rows // chunks), float((c + 1) * rows // chunks - c * rows // chunks)
+        share = now / (before + now) if now > 0 else 0.0
+        for j in range(width):
+            delta = joined[c, 0, j] - joined[0, 0, j]
+            joined[0, 0, j] += delta * share  # (7)
+            joined[0, 1, j] += joined[c, 1, j] + delta * delta * (before * share)
     for j in range(width):
-        mu, square, before = joined[0, 0, j], joined[0, 1, j], float(rows // chunks)
-        for c in range(1, chunks):
-            now = float((c + 1) * rows // chunks - c * rows // chunks)
-            if now > 0:
-                delta = joined[c, 0, j] - mu
-                mu += delta * (now / (before + now))  # (7)
-                square += joined[c, 1, j] + delta * delta * (before * now / (before + now))
-                before += now
+        mu, square = joined[0, 0, j], joined[0, 1, j]
         moments[0, j], moments[1, j] = mu, square / rows
         rstd = 1.0 / math.sqrt(square / rows + eps)  # (2)
         stats[0, j] = mu
