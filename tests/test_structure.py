@@ -20,7 +20,7 @@ FLOORS = [
     {"nn.linear", "nn.activation"},
     {"nn.layer_norm"},
     {"nn.batch_norm"},
-    {"nn.loss"},
+    {"nn.loss", "nn.recurrent", "nn.sequences"},
     {"nn.functional"},
     {"nn"},
     {"methods"},

@@ -50,6 +50,7 @@ from .creation import (  # noqa: E402
 from .dtype import Size, bool_, dtype, float32, float64, get_default_dtype, int64  # noqa: E402
 from .kernel import get_backend, get_num_threads, set_backend, set_num_threads  # noqa: E402
 from .nn.activation import log_softmax, relu, softmax  # noqa: E402
+from .nn.recurrent import lstm_cell, rnn_relu_cell, rnn_tanh_cell  # noqa: E402
 from .ops.elementwise import (  # noqa: E402
     abs,
     add,
@@ -153,6 +154,7 @@ __all__ = [
     "log_softmax",
     "logsumexp",
     "long",
+    "lstm_cell",
     "manual_seed",
     "masked_fill",
     "matmul",
@@ -180,6 +182,8 @@ __all__ = [
     "randperm",
     "relu",
     "reshape",
+    "rnn_relu_cell",
+    "rnn_tanh_cell",
     "rsqrt",
     "seed",
     "set_backend",
