@@ -28,7 +28,7 @@ FLOORS = [
     {"data"},
     {"utils"},
     {"serialization"},
-    {"train"},
+    {"train", "train_sequence"},
     {"testing"},
     {"autograd"},
     {"bench"},

@@ -12,6 +12,7 @@ from .autograd import suite
 from .bench import command as bench
 from .serialization import check_path, save
 from .train import plot_history, train
+from .train_sequence import delayed_sum
 
 
 class _Parser(argparse.ArgumentParser):
@@ -26,6 +27,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", metavar="command", required=True, parser_class=_Parser)
     train = commands.add_parser("train", help="train the source document's MLP and print its epochs")
+    train.add_argument("--task", choices=("mlp", "delayed-sum"), default="mlp", help="the document's MLP, or an LSTM beside a LayerNorm LSTM")
     train.add_argument("--data", choices=("random", "digits"), default="random", help="the document's random points, or scikit-learn's digits")
     train.add_argument("--norm", choices=("layer", "batch", "none"), default="layer", help="the norm between the two layers")
     train.add_argument("--optimizer", choices=("sgd", "momentum", "adam", "adamw"), default="sgd")
@@ -37,7 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0)
     train.add_argument("--plot", metavar="FILE.png", help="write a picture of loss and accuracy")
     train.add_argument("--save", metavar="FILE", help="write the trained parameters: .npz, or .safetensors")
-    train.set_defaults(run=_train)
+    train.set_defaults(run=_train, default_of=train.get_default)
     gradcheck = commands.add_parser("gradcheck", help="check every gradient of the library, or a function of yours")
     suite.add_arguments(gradcheck)
     gradcheck.set_defaults(run=suite.run)
@@ -48,6 +50,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _train(args: argparse.Namespace) -> int:
+    if args.task == "delayed-sum":
+        others = [name for name in vars(args) if name not in ("task", "lr", "seed") and getattr(args, name) != args.default_of(name)]
+        if [name for name in others if name not in ("command", "run", "default_of")]:
+            raise ValueError(f"--task delayed-sum takes --lr and --seed alone, not --{others[-1].replace('_', '-')}")
+        delayed_sum(lr=args.lr, seed=args.seed, report=lambda line: print(line, flush=True))
+        return 0
     for path in (args.plot, args.save):  # before the work, not after it
         if path is not None:
             check_path(path, (".npz", ".safetensors") if path is args.save else (".png", ".svg", ".pdf"))
