@@ -84,6 +84,7 @@ from .ops.reduction import all, amax, amin, any, argmax, argmin, logsumexp, max,
 from .ops.shape import cat, chunk, flatten, permute, reshape, split, squeeze, stack, transpose, tril, unsqueeze  # noqa: E402
 from .printing import set_printoptions  # noqa: E402
 from .random import Generator, default_generator, initial_seed, manual_seed, seed  # noqa: E402
+from .summary import summary  # noqa: E402
 from .tensor import Tensor, enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled  # noqa: E402
 
 if TYPE_CHECKING:
@@ -199,6 +200,7 @@ __all__ = [
     "std",
     "sub",
     "sum",
+    "summary",
     "tanh",
     "tensor",
     "transpose",
