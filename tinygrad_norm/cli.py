@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 from . import __version__
@@ -46,7 +47,41 @@ def _parser() -> argparse.ArgumentParser:
     timing = commands.add_parser("bench", help="measure this project against torch, and JAX where it is installed")
     bench.add_arguments(timing)
     timing.set_defaults(run=bench.run)
+    experiment = commands.add_parser("experiment", help="does a norm help? an experiment on the digits that can be interrupted and taken up again")
+    experiment.add_argument("name", choices=("norms",), help="no norm, LayerNorm and BatchNorm over learning rates, depths, batch sizes and seeds")
+    experiment.add_argument("--out", default="norms-experiment", metavar="DIR", help="for results.csv, table.txt and the pictures")
+    experiment.add_argument("--quick", action="store_true", help="a small grid, under a minute")
+    experiment.add_argument("--jobs", type=int, metavar="N", help="processes at a time; one a core by default")
+    experiment.add_argument("--seeds", type=int, nargs="+", metavar="SEED")
+    experiment.add_argument("--inits", nargs="+", metavar="INIT", help="starts of the weights: torch, he")
+    experiment.add_argument("--lrs", type=float, nargs="+", metavar="LR")
+    experiment.add_argument("--depths", type=int, nargs="+", metavar="N", help="numbers of hidden layers")
+    experiment.add_argument("--batch-sizes", type=int, nargs="+", metavar="N")
+    experiment.add_argument("--epochs", type=int, metavar="N")
+    experiment.add_argument("--no-plot", action="store_true", help="the table alone")
+    experiment.set_defaults(run=_experiment)
     return parser
+
+
+def _experiment(args: argparse.Namespace) -> int:
+    from .experiment import DEFAULT, QUICK, Grid, run_norms  # with multiprocessing, which train should not wait for
+    from .experiment_report import plot_norms, plotting, summarize
+
+    grid = (QUICK if args.quick else DEFAULT)._asdict()
+    for name in grid:
+        value = getattr(args, name, None)
+        if value is not None:
+            grid[name] = tuple(value) if isinstance(value, list) else value
+    if not args.no_plot:
+        plotting()  # what is missing is said before the work, not after it
+    results = run_norms(Grid(**grid), args.out, args.jobs)
+    table = summarize(results)
+    print(table, end="")
+    (Path(args.out) / "table.txt").write_text(table, encoding="utf-8")
+    if not args.no_plot:
+        for path in plot_norms(results, args.out):
+            print(f"wrote {path}")
+    return 0
 
 
 def _train(args: argparse.Namespace) -> int:
