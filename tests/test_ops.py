@@ -27,6 +27,11 @@ OTHER_NAMES = {
     "cross_entropy smoothing": "one Function for all of cross-entropy, a composition in torch",
     "cross_entropy probabilities": "",
     "reshape permuted": "one Function, where torch copies first",
+    "lstm_cell": "c' comes from one Function, where torch composes it",
+    "lstm_cell no bias": "",
+    "lstm_cell one row": "",
+    "layer_norm_lstm_cell": "",
+    "run_cell": "one node for all steps, where the torch side stacks them",
 }
 # Rows whose second order torch 2.13 gets wrong or refuses; the differences below judge ours.
 TORCH_FAILS = {

@@ -50,6 +50,7 @@ from .creation import (  # noqa: E402
 from .dtype import Size, bool_, dtype, float32, float64, get_default_dtype, int64  # noqa: E402
 from .kernel import get_backend, get_num_threads, set_backend, set_num_threads  # noqa: E402
 from .nn.activation import log_softmax, relu, softmax  # noqa: E402
+from .nn.recurrent import lstm_cell, rnn_relu_cell, rnn_tanh_cell  # noqa: E402
 from .ops.elementwise import (  # noqa: E402
     abs,
     add,
@@ -83,6 +84,7 @@ from .ops.reduction import all, amax, amin, any, argmax, argmin, logsumexp, max,
 from .ops.shape import cat, chunk, flatten, permute, reshape, split, squeeze, stack, transpose, tril, unsqueeze  # noqa: E402
 from .printing import set_printoptions  # noqa: E402
 from .random import Generator, default_generator, initial_seed, manual_seed, seed  # noqa: E402
+from .summary import summary  # noqa: E402
 from .tensor import Tensor, enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled  # noqa: E402
 
 if TYPE_CHECKING:
@@ -153,6 +155,7 @@ __all__ = [
     "log_softmax",
     "logsumexp",
     "long",
+    "lstm_cell",
     "manual_seed",
     "masked_fill",
     "matmul",
@@ -180,6 +183,8 @@ __all__ = [
     "randperm",
     "relu",
     "reshape",
+    "rnn_relu_cell",
+    "rnn_tanh_cell",
     "rsqrt",
     "seed",
     "set_backend",
@@ -195,6 +200,7 @@ __all__ = [
     "std",
     "sub",
     "sum",
+    "summary",
     "tanh",
     "tensor",
     "transpose",

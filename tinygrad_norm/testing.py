@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .nn.recurrent import layer_norm_lstm_cell
+
 __all__ = ["CASES", "Case", "compare_arrays"]
 
 Array = np.ndarray[Any, Any]
@@ -94,6 +96,38 @@ def _batch_eval(name: str, shape: tuple[int, ...]) -> Case:
     c = shape[1]
     return Case(f"batch_norm eval {name}", run, [normal(*shape, scale=2), normal(c), positive(c), normal(c), normal(c)])
 
+
+def _normed_lstm(lib: Any, x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, b: Any, *affine: Any) -> Any:
+    def norm(i: int) -> Callable[[Any], Any]:
+        weight, bias = affine[2 * i : 2 * i + 2]
+        return lambda v: lib.nn.functional.layer_norm(v, tuple(weight.shape), weight, bias)
+
+    if hasattr(lib.nn, "LayerNormLSTMCell"):
+        return layer_norm_lstm_cell(x, (h, c), w_ih, w_hh, b, norm(0), norm(1), norm(2))
+    i, f, g, o = (norm(0)(h @ w_hh.T) + norm(1)(x @ w_ih.T) + b).chunk(4, 1)
+    c = lib.sigmoid(f) * c + lib.sigmoid(i) * lib.tanh(g)
+    return lib.sigmoid(o) * lib.tanh(norm(2)(c)), c
+
+
+def _run_cell(lib: Any, x: Any, h: Any, w: Any) -> Any:
+    lengths = [2, 4, 1]
+
+    def step(v: Any, state: Any) -> Any:
+        return lib.tanh(v @ w + state)
+
+    if hasattr(lib.nn, "run_cell"):
+        return lib.nn.run_cell(step, x, lengths, h)
+    outputs, last = [], []
+    for n, end in enumerate(lengths):
+        states = [h[n]]
+        for t in range(end):
+            states.append(step(x[n, t], states[-1]))
+        outputs.append(lib.stack([*states[1:], *[states[0] * 0] * (4 - end)]))
+        last.append(states[-1])
+    return lib.stack(outputs), lib.stack(last)
+
+
+_LSTM: list[Sample] = [normal(4, 3), normal(4, 2), normal(4, 2), normal(8, 3), normal(8, 2)]
 
 CASES: list[Case] = [
     # ops/elementwise
@@ -281,6 +315,13 @@ CASES: list[Case] = [
     Case("cross_entropy probabilities", lambda lib, x, p: lib.nn.functional.cross_entropy(x, p), [normal(6, 5), probabilities(6, 5)]),
     Case("nll_loss", lambda lib, x, t: lib.nn.functional.nll_loss(x, t), [normal(6, 5), integers(5, 6)]),
     Case("mse_loss", lambda lib, x, y: lib.nn.functional.mse_loss(x, y), [normal(6, 5), normal(6, 5)]),
+    Case("rnn_tanh_cell", lambda lib, x, h, *p: lib.rnn_tanh_cell(x, h, *p), [normal(4, 3), normal(4, 2), normal(2, 3), normal(2, 2), normal(2), normal(2)]),
+    Case("rnn_relu_cell", lambda lib, x, h, w, v: lib.rnn_relu_cell(x, h, w, v), [spread(4, 3), spread(4, 2), spread(2, 3), spread(2, 2)]),
+    Case("lstm_cell", lambda lib, x, h, c, *p: lib.lstm_cell(x, (h, c), *p), [*_LSTM, normal(8), normal(8)]),
+    Case("lstm_cell no bias", lambda lib, x, h, c, *p: lib.lstm_cell(x, (h, c), *p), _LSTM),
+    Case("lstm_cell one row", lambda lib, x, h, c, *p: lib.lstm_cell(x, (h, c), *p), [normal(1, 3), normal(1, 2), normal(1, 2), *_LSTM[3:]]),
+    Case("layer_norm_lstm_cell", _normed_lstm, [*_LSTM, *[normal(8)] * 5, normal(2), normal(2)]),
+    Case("run_cell", _run_cell, [normal(3, 4, 2), normal(3, 2), normal(2, 2)]),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Layers, one room a family: linear, activation, layer_norm, batch_norm, loss; module and containers hold them, init fills them."""
+"""Layers, one room a family: linear, activation, layer_norm, batch_norm, loss, recurrent, sequences; module and containers hold them, init fills them."""
 
 from . import functional, init, utils
 from .activation import LogSoftmax, ReLU, Sigmoid, Softmax, Tanh
@@ -8,13 +8,17 @@ from .layer_norm import LayerNorm
 from .linear import Linear
 from .loss import CrossEntropyLoss, MSELoss, NLLLoss
 from .module import Module, Parameter
+from .recurrent import LayerNormLSTMCell, LSTMCell, RNNCell
+from .sequences import run_cell
 
 __all__ = [
     "BatchNorm1d",
     "CrossEntropyLoss",
     "Flatten",
     "Identity",
+    "LSTMCell",
     "LayerNorm",
+    "LayerNormLSTMCell",
     "Linear",
     "LogSoftmax",
     "MSELoss",
@@ -23,6 +27,7 @@ __all__ = [
     "ModuleList",
     "NLLLoss",
     "Parameter",
+    "RNNCell",
     "ReLU",
     "Sequential",
     "Sigmoid",
@@ -30,5 +35,6 @@ __all__ = [
     "Tanh",
     "functional",
     "init",
+    "run_cell",
     "utils",
 ]
