@@ -1,5 +1,7 @@
 """Linear: against torch in values, gradients, initialisation, errors and words; its kernels against their references."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -102,3 +104,9 @@ def test_errors_are_torchs(number):
     for lib in (torch, tg):
         with pytest.raises(error, match=words):
             call(lib)
+
+
+def test_overflow_and_infinity_are_answers_not_warnings():
+    large, infinite = tg.full((3, 4), 3e38), tg.full((3, 4), math.inf)
+    assert tg.nn.functional.linear(large, large).tolist() == [[math.inf] * 3] * 3
+    assert all(math.isnan(v) for row in tg.nn.functional.linear(infinite, tg.zeros(2, 4)).tolist() for v in row)
