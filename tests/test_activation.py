@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import tinygrad_norm as tg
 from tinygrad_norm.kernel import Kernel, prange
-from tinygrad_norm.nn import activation
+from tinygrad_norm.nn import activation, softmax
 from tinygrad_norm.nn import functional as F
-from tinygrad_norm.nn.activation import exp, is_double, largest
+from tinygrad_norm.nn.softmax import exp, is_double, largest
 
 Array = np.ndarray[Any, Any]
 inf, nan = math.inf, math.nan
@@ -39,6 +39,10 @@ SHAPES: list[tuple[tuple[int, ...], int]] = [
     ((2, 0, 4), 2),
     ((700, 101), 1),  # large enough for the parallel kernels
 ]
+
+
+def room(name: str, what: str) -> Any:
+    return getattr(activation if name.startswith("relu") else softmax, what)
 
 
 def call(module: Any, name: str, x: Any, dim: int) -> Any:
@@ -264,11 +268,11 @@ KERNEL_INPUTS = {
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", KERNEL_INPUTS)
 def test_kernels_against_their_references(name: str, dtype: Any) -> None:
-    kernel = getattr(activation, name)
+    kernel = room(name, name)
     for rows, width in ((1, 1), (5, 3), (64, 129), (3, 0), (0, 3)):
         x, dy = sample((rows, width), dtype), sample((rows, width), dtype, 1)
         y = np.empty_like(x)
-        activation.log_softmax_forward.reference(x, is_double(x), y)
+        softmax.log_softmax_forward.reference(x, is_double(x), y)
         arguments = KERNEL_INPUTS[name](x, dy, y)
         outs = []
         for run in (kernel.reference, kernel.serial, *((kernel.parallel,) * 2 if dtype is np.float32 else ())):
@@ -320,7 +324,7 @@ def test_any_memory_layout_and_nothing_compiled_twice(name: str) -> None:
             assert b.grad is not None
             np.testing.assert_array_equal(a.grad.numpy(), b.grad.numpy())
         call(F, name, a, 1).sum().backward()
-    for kernel in (getattr(activation, f"{name}_{way}") for way in ("forward", "backward")):
+    for kernel in (room(name, f"{name}_{way}") for way in ("forward", "backward")):
         assert len(kernel._serial.signatures) <= 3  # float32, float64, and int64 of relu
 
 

@@ -17,7 +17,7 @@ FLOORS = [
     {"creation"},
     {"nn.module"},
     {"nn.init", "nn.containers", "nn.utils"},
-    {"nn.linear", "nn.activation"},
+    {"nn.linear", "nn.softmax", "nn.activation"},
     {"nn.layer_norm"},
     {"nn.batch_norm"},
     {"nn.loss"},

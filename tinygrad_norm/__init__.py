@@ -6,7 +6,8 @@ Names and behaviour are torch's; the same seed gives the same numbers. In readin
     tensor.py                the engine: Tensor, Function, the backward walk
     ops/                     the primitives, forward and backward touching
     nn/linear.py             the first layer with a derivation
-    nn/activation.py         ReLU, softmax
+    nn/activation.py         ReLU, and the other functions of one element
+    nn/softmax.py            softmax and its logarithm
     nn/layer_norm.py         layer normalization: formula, derivation, reference, kernel, second derivative, class
     nn/batch_norm.py         the same over the batch, and its memory
     nn/loss.py               cross-entropy
@@ -49,7 +50,8 @@ from .creation import (  # noqa: E402
 )
 from .dtype import Size, bool_, dtype, float32, float64, get_default_dtype, int64  # noqa: E402
 from .kernel import get_backend, get_num_threads, set_backend, set_num_threads  # noqa: E402
-from .nn.activation import log_softmax, relu, softmax  # noqa: E402
+from .nn.activation import relu  # noqa: E402
+from .nn.softmax import log_softmax, softmax  # noqa: E402
 from .ops.elementwise import (  # noqa: E402
     abs,
     add,

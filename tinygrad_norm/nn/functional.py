@@ -2,11 +2,12 @@
 
 from ..ops.elementwise import sigmoid, tanh
 from ..ops.indexing import one_hot
-from .activation import log_softmax, relu, softmax
+from .activation import relu
 from .batch_norm import batch_norm
 from .layer_norm import layer_norm
 from .linear import linear
 from .loss import cross_entropy, mse_loss, nll_loss
+from .softmax import log_softmax, softmax
 
 __all__ = [
     "batch_norm",
