@@ -95,6 +95,19 @@ def _batch_eval(name: str, shape: tuple[int, ...]) -> Case:
     return Case(f"batch_norm eval {name}", run, [normal(*shape, scale=2), normal(c), positive(c), normal(c), normal(c)])
 
 
+def _attention(name: str, q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], **options: Any) -> Case:
+    def run(lib: Any, q: Any, k: Any, v: Any) -> Any:
+        lib.manual_seed(4)  # where weights are dropped, the same ones at every call
+        return lib.nn.functional.scaled_dot_product_attention(q, k, v, **options)
+
+    return Case(f"attention {name}", run, [normal(*q), normal(*k), normal(*v)])
+
+
+def _dropout(lib: Any, x: Any) -> Any:
+    lib.manual_seed(4)  # the same mask at every call
+    return lib.nn.functional.dropout(x, 0.4)
+
+
 CASES: list[Case] = [
     # ops/elementwise
     Case("add", lambda lib, a, b: a + b, [normal(3, 4), normal(3, 4)]),
@@ -280,6 +293,29 @@ CASES: list[Case] = [
     Case("cross_entropy (N, C, d)", lambda lib, x, t: lib.nn.functional.cross_entropy(x, t), [normal(4, 3, 2), integers(3, 4, 2)]),
     Case("cross_entropy probabilities", lambda lib, x, p: lib.nn.functional.cross_entropy(x, p), [normal(6, 5), probabilities(6, 5)]),
     Case("nll_loss", lambda lib, x, t: lib.nn.functional.nll_loss(x, t), [normal(6, 5), integers(5, 6)]),
+    Case("gelu", lambda lib, x: lib.nn.functional.gelu(x), [normal(3, 4, scale=2)]),
+    Case("gelu tanh", lambda lib, x: lib.nn.functional.gelu(x, approximate="tanh"), [normal(3, 4, scale=2)]),
+    Case("silu", lambda lib, x: lib.nn.functional.silu(x), [normal(3, 4, scale=2)]),
+    Case("dropout", _dropout, [normal(3, 4)]),
+    Case("embedding", lambda lib, w, i: lib.nn.functional.embedding(i, w), [normal(5, 3), integers(5, 2, 4)]),
+    Case("embedding padding_idx", lambda lib, w, i: lib.nn.functional.embedding(i, w, padding_idx=1), [normal(3, 4), integers(3, 8)]),
+    Case("embedding by frequency", lambda lib, w, i: lib.nn.functional.embedding(i, w, scale_grad_by_freq=True), [normal(3, 4), integers(3, 8)]),
+    _attention("one head", (4, 3), (5, 3), (5, 2)),
+    _attention("heads", (2, 2, 4, 3), (2, 2, 5, 3), (2, 2, 5, 3)),
+    _attention("causal", (2, 2, 4, 3), (2, 2, 4, 3), (2, 2, 4, 3), is_causal=True),
+    _attention("scale", (2, 4, 3), (2, 5, 3), (2, 5, 3), scale=0.9),
+    _attention("dropout", (2, 4, 3), (2, 5, 3), (2, 5, 3), dropout_p=0.4),
+    Case("attention itself", lambda lib, x: lib.nn.functional.scaled_dot_product_attention(x, x, x), [normal(2, 4, 3)]),
+    Case(
+        "attention mask",
+        lambda lib, q, k, v, m: lib.nn.functional.scaled_dot_product_attention(q, k, v, m),
+        [normal(2, 4, 3), normal(2, 5, 3), normal(2, 5, 2), lambda rng: mask(4, 5)(rng) | (np.arange(5) == 2)],
+    ),
+    Case(
+        "attention added mask",
+        lambda lib, q, k, v, m: lib.nn.functional.scaled_dot_product_attention(q, k, v, m),
+        [normal(2, 4, 3), normal(2, 5, 3), normal(2, 5, 2), normal(2, 1, 5)],
+    ),
     Case("mse_loss", lambda lib, x, y: lib.nn.functional.mse_loss(x, y), [normal(6, 5), normal(6, 5)]),
 ]
 
