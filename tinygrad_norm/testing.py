@@ -103,6 +103,16 @@ def _attention(name: str, q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, 
     return Case(f"attention {name}", run, [normal(*q), normal(*k), normal(*v)])
 
 
+def _layer(name: str, shape: tuple[int, ...], call: Callable[..., Any], **options: Any) -> Case:
+    """A layer whose weights, and what it drops, are those of one seed: the same in both libraries."""
+
+    def run(lib: Any, x: Any) -> Any:
+        lib.manual_seed(4)
+        return call(getattr(lib.nn, name.split()[0])(**options).to(x.dtype), x)
+
+    return Case(name, run, [normal(*shape)])
+
+
 def _dropout(lib: Any, x: Any) -> Any:
     lib.manual_seed(4)  # the same mask at every call
     return lib.nn.functional.dropout(x, 0.4)
@@ -298,8 +308,6 @@ CASES: list[Case] = [
     Case("silu", lambda lib, x: lib.nn.functional.silu(x), [normal(3, 4, scale=2)]),
     Case("dropout", _dropout, [normal(3, 4)]),
     Case("embedding", lambda lib, w, i: lib.nn.functional.embedding(i, w), [normal(5, 3), integers(5, 2, 4)]),
-    Case("embedding padding_idx", lambda lib, w, i: lib.nn.functional.embedding(i, w, padding_idx=1), [normal(3, 4), integers(3, 8)]),
-    Case("embedding by frequency", lambda lib, w, i: lib.nn.functional.embedding(i, w, scale_grad_by_freq=True), [normal(3, 4), integers(3, 8)]),
     _attention("one head", (4, 3), (5, 3), (5, 2)),
     _attention("heads", (2, 2, 4, 3), (2, 2, 5, 3), (2, 2, 5, 3)),
     _attention("causal", (2, 2, 4, 3), (2, 2, 4, 3), (2, 2, 4, 3), is_causal=True),
@@ -316,6 +324,10 @@ CASES: list[Case] = [
         lambda lib, q, k, v, m: lib.nn.functional.scaled_dot_product_attention(q, k, v, m),
         [normal(2, 4, 3), normal(2, 5, 3), normal(2, 5, 2), normal(2, 1, 5)],
     ),
+    _layer("MultiheadAttention", (3, 2, 4), lambda layer, x: layer(x, x, x), embed_dim=4, num_heads=2),
+    _layer("MultiheadAttention fused", (3, 2, 4), lambda layer, x: layer(x, x, x, need_weights=False)[0], embed_dim=4, num_heads=2),
+    _layer("TransformerEncoderLayer", (3, 2, 4), lambda layer, x: layer(x), d_model=4, nhead=2, dim_feedforward=5, dropout=0.0, activation="gelu"),
+    _layer("TransformerEncoderLayer norm_first", (3, 2, 4), lambda layer, x: layer(x), d_model=4, nhead=2, dim_feedforward=5, dropout=0.3, norm_first=True),
     Case("mse_loss", lambda lib, x, y: lib.nn.functional.mse_loss(x, y), [normal(6, 5), normal(6, 5)]),
 ]
 

@@ -237,8 +237,6 @@ LAYERS: list[Layer] = [
     Layer("nn.GELU", nn.GELU, _x(4, 5)),
     Layer("nn.SiLU", nn.SiLU, _x(4, 5)),
     Layer("nn.Embedding", lambda: nn.Embedding(5, 3), lambda rng: [rng.randint(0, 5, (2, 4)).astype(np.int64)]),
-    Layer("nn.TransformerEncoderLayer", lambda: nn.TransformerEncoderLayer(4, 2, 5, 0.0, "gelu"), _x(3, 2, 4)),
-    Layer("nn.TransformerEncoderLayer norm_first", lambda: nn.TransformerEncoderLayer(4, 2, 5, 0.0, "gelu", norm_first=True), _x(3, 2, 4)),
     Layer("nn.CrossEntropyLoss", nn.CrossEntropyLoss, _x_and_class(6, 4)),
     Layer(
         "nn.Sequential: the example's MLP",

@@ -173,7 +173,7 @@ class WeightsFunction(Function):
 
 def _weights(q: Array, k: Array, bias: Array | None, scale: float, causal: bool) -> Array:
     """P (…, L, S), by (1) and (2)."""
-    z: Array = np.matmul(q, _mT(k))
+    z = ready(np.matmul(q, _mT(k)))  # matmul may answer in the order of q's memory, and the rows are written in place
     queries, keys = z.shape[-2:]
     rows = z.reshape(-1, keys) if z.size else z.reshape(0, keys)
     which = None
