@@ -11,11 +11,12 @@ Names and behaviour are torch's; the same seed gives the same numbers. In readin
     nn/layer_norm.py         layer normalization: formula, derivation, reference, kernel, second derivative, class
     nn/batch_norm.py         the same over the batch, and its memory
     nn/loss.py               cross-entropy
+    nn/attention.py          attention and its backward; with dropout, embedding and transformer beside it
     kernel.py                how a loop nest becomes a kernel, and what was measured
     optim/, data.py          what a training loop needs besides
     random.py                torch's random numbers
-    train.py                 all of it at work: the example of the source document
     graph/                   the graph to be looked at, and the backward walk step by step
+    train.py                 all of it at work: the example of the source document; train_chars.py: a small Transformer
 """
 
 from importlib import import_module
