@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 
 import tinygrad_norm as tg
 from tinygrad_norm.kernel import Kernel, prange
-from tinygrad_norm.nn import activation
+from tinygrad_norm.nn import activation, softmax
 from tinygrad_norm.nn import functional as F
-from tinygrad_norm.nn.activation import exp, is_double, largest
+from tinygrad_norm.nn.softmax import exp, is_double, largest
 
 Array = np.ndarray[Any, Any]
 inf, nan = math.inf, math.nan
 
 DTYPES = [np.float32, np.float64]
-FUNCTIONS = ["relu", "softmax", "log_softmax"]
+FUNCTIONS = ["relu", "gelu", "silu", "softmax", "log_softmax"]
+SMOOTH = ["gelu", "silu"]
 SHAPES: list[tuple[tuple[int, ...], int]] = [
     ((), 0),
     ((1,), -1),
@@ -41,7 +42,13 @@ SHAPES: list[tuple[tuple[int, ...], int]] = [
 ]
 
 
+def room(name: str, what: str) -> Any:
+    return getattr(softmax if "softmax" in name else activation, what)
+
+
 def call(module: Any, name: str, x: Any, dim: int) -> Any:
+    if name in SMOOTH:
+        return getattr(F if isinstance(x, tg.Tensor) else torch.nn.functional, name)(x)
     return module.relu(x) if name == "relu" else getattr(module, name)(x, dim)
 
 
@@ -85,7 +92,7 @@ def test_any_shape_and_axis(shape: list[int], seed: int, name: str, data: Any) -
         np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-13)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", [n for n in FUNCTIONS if n not in SMOOTH])
 def test_float32_is_within_a_few_units_in_the_last_place(name: str) -> None:
     x, dy = sample((50, 300), np.float32), np.ones((50, 300), np.float32)
     dy[:, ::3] = -2
@@ -97,6 +104,27 @@ def test_float32_is_within_a_few_units_in_the_last_place(name: str) -> None:
         assert errors.max() <= allowed if name != "softmax" else np.median(errors) <= 3
         if name == "softmax":
             assert np.abs(ours - exact).max() <= 4e-7
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_gelu_and_silu_in_float32(name: str) -> None:
+    """Off by less than two units in the last place of the larger of |x| and 1, on the whole line."""
+    x = np.concatenate([np.linspace(-30, 30, 200_001), [1e30, -1e30]]).astype(np.float32)
+    dy = np.ones_like(x)
+    for (ours, _), (_, exact) in zip(both(name, x, 0, dy), both(name, x.astype(np.float64), 0, dy.astype(np.float64))):
+        assert (np.abs(ours - exact) / np.maximum(np.abs(x), 1)).max() < 2 * np.finfo(np.float32).eps
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gelu_and_silu_at_the_ends(dtype: Any) -> None:
+    x = np.array([nan, inf, -1e30, 0.0, -0.0, -inf], dtype)
+    for name in SMOOTH:
+        y = getattr(F, name)(tg.Tensor(x.copy())).numpy()
+        assert np.isnan(y[0]) and y[1] == inf
+        assert y[2:5].tolist() == [0, 0, 0]
+        assert np.isnan(y[5])  # −inf·0, as torch
+    approximate = F.gelu(tg.Tensor(x[:5].copy()), "tanh").numpy()
+    np.testing.assert_array_equal(approximate, torch.nn.functional.gelu(torch.tensor(x[:5]), approximate="tanh").numpy())
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
@@ -254,6 +282,10 @@ def test_largest_of_a_row(dtype: Any) -> None:
 KERNEL_INPUTS = {
     "relu_forward": lambda x, dy, y: (x.reshape(-1),),
     "relu_backward": lambda x, dy, y: (np.maximum(x, 0).reshape(-1), dy.reshape(-1)),
+    "gelu_forward": lambda x, dy, y: (x.reshape(-1), is_double(x)),
+    "gelu_backward": lambda x, dy, y: (x.reshape(-1), dy.reshape(-1), is_double(x)),
+    "silu_forward": lambda x, dy, y: (x.reshape(-1), is_double(x)),
+    "silu_backward": lambda x, dy, y: (x.reshape(-1), dy.reshape(-1), is_double(x)),
     "softmax_forward": lambda x, dy, y: (x, is_double(x)),
     "log_softmax_forward": lambda x, dy, y: (x, is_double(x)),
     "softmax_backward": lambda x, dy, y: (np.exp(y), dy),
@@ -264,11 +296,11 @@ KERNEL_INPUTS = {
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", KERNEL_INPUTS)
 def test_kernels_against_their_references(name: str, dtype: Any) -> None:
-    kernel = getattr(activation, name)
+    kernel = room(name, name)
     for rows, width in ((1, 1), (5, 3), (64, 129), (3, 0), (0, 3)):
         x, dy = sample((rows, width), dtype), sample((rows, width), dtype, 1)
         y = np.empty_like(x)
-        activation.log_softmax_forward.reference(x, is_double(x), y)
+        softmax.log_softmax_forward.reference(x, is_double(x), y)
         arguments = KERNEL_INPUTS[name](x, dy, y)
         outs = []
         for run in (kernel.reference, kernel.serial, *((kernel.parallel,) * 2 if dtype is np.float32 else ())):
@@ -320,7 +352,7 @@ def test_any_memory_layout_and_nothing_compiled_twice(name: str) -> None:
             assert b.grad is not None
             np.testing.assert_array_equal(a.grad.numpy(), b.grad.numpy())
         call(F, name, a, 1).sum().backward()
-    for kernel in (getattr(activation, f"{name}_{way}") for way in ("forward", "backward")):
+    for kernel in (room(name, f"{name}_{way}") for way in ("forward", "backward")):
         assert len(kernel._serial.signatures) <= 3  # float32, float64, and int64 of relu
 
 
@@ -366,7 +398,7 @@ def test_relu_in_place() -> None:
     assert x.tolist() == [-1.0, 2.0]
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", [n for n in FUNCTIONS if n not in SMOOTH])
 def test_a_changed_result_is_noticed(name: str) -> None:
     x = tg.ones(2, 3, requires_grad=True)
     y = call(F, name, x, 1)
@@ -385,6 +417,10 @@ def test_a_changed_result_is_noticed(name: str) -> None:
     "make",
     [
         lambda nn: nn.ReLU(),
+        lambda nn: nn.GELU(),
+        lambda nn: nn.GELU(approximate="tanh"),
+        lambda nn: nn.SiLU(),
+        lambda nn: nn.SiLU(True),
         lambda nn: nn.ReLU(inplace=True),
         lambda nn: nn.Softmax(dim=1),
         lambda nn: nn.Softmax(-1),
@@ -408,6 +444,10 @@ def test_modules(make: Any) -> None:
     ("wrong", "error", "words"),
     [
         (lambda f, t: f.relu(t.tensor([True])), RuntimeError, "Boolean inputs not supported for relu"),
+        (lambda f, t: f.gelu(t.tensor([1])), NotImplementedError, "not implemented for"),
+        (lambda f, t: f.silu(t.tensor([1])), NotImplementedError, "not implemented for"),
+        (lambda f, t: f.gelu(t.ones(2), approximate="erf"), RuntimeError, "approximate argument must be either none or tanh"),
+        (lambda f, t: f.silu(t.ones(2, requires_grad=True), inplace=True), RuntimeError, "a leaf Variable that requires grad"),
         (lambda f, t: f.relu([1.0]), TypeError, "list"),
         (lambda f, t: f.softmax(t.tensor([1, 2]), 0), NotImplementedError, "not implemented for"),
         (lambda f, t: f.log_softmax(t.tensor([True]), 0), NotImplementedError, "not implemented for"),

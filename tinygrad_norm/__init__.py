@@ -6,15 +6,17 @@ Names and behaviour are torch's; the same seed gives the same numbers. In readin
     tensor.py                the engine: Tensor, Function, the backward walk
     ops/                     the primitives, forward and backward touching
     nn/linear.py             the first layer with a derivation
-    nn/activation.py         ReLU, softmax
+    nn/activation.py         ReLU, and the other functions of one element
+    nn/softmax.py            softmax and its logarithm
     nn/layer_norm.py         layer normalization: formula, derivation, reference, kernel, second derivative, class
     nn/batch_norm.py         the same over the batch, and its memory
     nn/loss.py               cross-entropy
+    nn/attention.py          attention and its backward; with dropout, embedding and transformer beside it
     kernel.py                how a loop nest becomes a kernel, and what was measured
     optim/, data.py          what a training loop needs besides
     random.py                torch's random numbers
-    train.py                 all of it at work: the example of the source document
     graph/                   the graph to be looked at, and the backward walk step by step
+    train.py                 all of it at work: the example of the source document; train_chars.py: a small Transformer
 """
 
 from importlib import import_module
@@ -49,8 +51,9 @@ from .creation import (  # noqa: E402
 )
 from .dtype import Size, bool_, dtype, float32, float64, get_default_dtype, int64  # noqa: E402
 from .kernel import get_backend, get_num_threads, set_backend, set_num_threads  # noqa: E402
-from .nn.activation import log_softmax, relu, softmax  # noqa: E402
+from .nn.activation import relu  # noqa: E402
 from .nn.recurrent import lstm_cell, rnn_relu_cell, rnn_tanh_cell  # noqa: E402
+from .nn.softmax import log_softmax, softmax  # noqa: E402
 from .ops.elementwise import (  # noqa: E402
     abs,
     add,

@@ -12,8 +12,18 @@ from . import __version__
 from .autograd import suite
 from .bench import command as bench
 from .serialization import check_path, save
-from .train import plot_history, train
+from .train import DATA, OPTIMIZERS, plot_history, train
+from .train import NORMS as MLP_NORMS
+from .train_chars import NORMS as CHARS_NORMS
+from .train_chars import train_chars
 from .train_sequence import delayed_sum
+
+_BOTH = {"norm", "optimizer", "lr", "hidden", "batch_size", "dtype", "seed", "save"}
+TASKS = {
+    "mlp": _BOTH | {"data", "epochs", "plot"},
+    "chars": _BOTH | {"steps", "heads", "layers", "context", "dropout", "every", "sample", "resume"},
+    "delayed-sum": {"lr", "seed"},
+}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,20 +37,30 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="tinygrad-norm", description="Normalization layers and how they differentiate. (Not the project called tinygrad.)")
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", metavar="command", required=True, parser_class=_Parser)
-    train = commands.add_parser("train", help="train the source document's MLP and print its epochs")
-    train.add_argument("--task", choices=("mlp", "delayed-sum"), default="mlp", help="the document's MLP, or an LSTM beside a LayerNorm LSTM")
-    train.add_argument("--data", choices=("random", "digits"), default="random", help="the document's random points, or scikit-learn's digits")
-    train.add_argument("--norm", choices=("layer", "batch", "none"), default="layer", help="the norm between the two layers")
-    train.add_argument("--optimizer", choices=("sgd", "momentum", "adam", "adamw"), default="sgd")
-    train.add_argument("--epochs", type=int, default=10, metavar="N")
-    train.add_argument("--lr", type=float, default=0.01, help="learning rate")
-    train.add_argument("--hidden", type=int, default=20, metavar="N", help="width of the hidden layer")
-    train.add_argument("--batch-size", type=int, default=None, metavar="N", help="samples a step; all of them by default")
-    train.add_argument("--dtype", choices=("float32", "float64"), default="float32")
-    train.add_argument("--seed", type=int, default=0)
-    train.add_argument("--plot", metavar="FILE.png", help="write a picture of loss and accuracy")
-    train.add_argument("--save", metavar="FILE", help="write the trained parameters: .npz, or .safetensors")
-    train.set_defaults(run=_train, default_of=train.get_default)
+    train = commands.add_parser("train", help="train the source document's MLP, a small Transformer or an LSTM, and print how it goes")
+    train.add_argument("--task", choices=tuple(TASKS), default="mlp", help="the document's MLP; Python's own source; an LSTM with and without LayerNorm")
+    train.add_argument("--norm", choices=(*MLP_NORMS, *CHARS_NORMS[:2]), help="mlp: layer, batch, none; chars: pre, post, none")
+    train.add_argument("--optimizer", choices=OPTIMIZERS, help="mlp: sgd; chars: adamw")
+    train.add_argument("--lr", type=float, help="learning rate; mlp and delayed-sum: 0.01; chars: 0.003")
+    train.add_argument("--hidden", type=int, metavar="N", help="mlp: width of the hidden layer, 20; chars: features, 64")
+    train.add_argument("--batch-size", type=int, metavar="N", help="samples a step; mlp: all of them; chars: 32")
+    train.add_argument("--dtype", choices=("float32", "float64"), help="float32")
+    train.add_argument("--seed", type=int, help="0")
+    train.add_argument("--save", metavar="FILE", help="mlp: write the parameters; chars: a checkpoint; .npz, or .safetensors")
+    mlp = train.add_argument_group("mlp")
+    mlp.add_argument("--data", choices=DATA, help="the document's random points, or scikit-learn's digits")
+    mlp.add_argument("--epochs", type=int, metavar="N", help="10")
+    mlp.add_argument("--plot", metavar="FILE.png", help="write a picture of loss and accuracy")
+    chars = train.add_argument_group("chars")
+    chars.add_argument("--steps", type=int, metavar="N", help="the number of the last step, 300")
+    chars.add_argument("--heads", type=int, metavar="N", help="heads of attention, 4")
+    chars.add_argument("--layers", type=int, metavar="N", help="2")
+    chars.add_argument("--context", type=int, metavar="N", help="how many characters the model sees, 64")
+    chars.add_argument("--dropout", type=float, metavar="P", help="0")
+    chars.add_argument("--every", type=int, metavar="N", help="steps between two reports, 50")
+    chars.add_argument("--sample", type=int, metavar="N", help="how many characters to write at the end, 200")
+    chars.add_argument("--resume", metavar="FILE", help="go on from a checkpoint, with the options of its run")
+    train.set_defaults(run=_train)
     gradcheck = commands.add_parser("gradcheck", help="check every gradient of the library, or a function of yours")
     suite.add_arguments(gradcheck)
     gradcheck.set_defaults(run=suite.run)
@@ -85,31 +105,26 @@ def _experiment(args: argparse.Namespace) -> int:
 
 
 def _train(args: argparse.Namespace) -> int:
+    given = {name: value for name, value in vars(args).items() if value is not None and name not in ("command", "task", "run")}
+    for name in given:
+        if name not in TASKS[args.task]:
+            other = next(task for task, names in TASKS.items() if name in names)
+            raise ValueError(f"--{name.replace('_', '-')} goes with --task {other}, not with --task {args.task}")
     if args.task == "delayed-sum":
-        others = [name for name in vars(args) if name not in ("task", "lr", "seed") and getattr(args, name) != args.default_of(name)]
-        if [name for name in others if name not in ("command", "run", "default_of")]:
-            raise ValueError(f"--task delayed-sum takes --lr and --seed alone, not --{others[-1].replace('_', '-')}")
-        delayed_sum(lr=args.lr, seed=args.seed, report=lambda line: print(line, flush=True))
+        delayed_sum(**given, report=lambda text: print(text, flush=True))
         return 0
-    for path in (args.plot, args.save):  # before the work, not after it
-        if path is not None:
-            check_path(path, (".npz", ".safetensors") if path is args.save else (".png", ".svg", ".pdf"))
-    result = train(
-        data=args.data,
-        norm=args.norm,
-        optimizer=args.optimizer,
-        epochs=args.epochs,
-        lr=args.lr,
-        hidden=args.hidden,
-        batch_size=args.batch_size,
-        dtype=args.dtype,
-        seed=args.seed,
-        report=lambda line: print(line, flush=True),
-    )
-    if args.plot is not None:
-        plot_history(result.history, args.plot)
-    if args.save is not None:
-        save(result.model.state_dict(), args.save)
+    if args.task == "chars":
+        train_chars(**given, report=lambda text: print(text, flush=True))
+        return 0
+    plot, file = given.pop("plot", None), given.pop("save", None)
+    for path, endings in ((plot, (".png", ".svg", ".pdf")), (file, (".npz", ".safetensors"))):
+        if path is not None:  # before the work, not after it
+            check_path(path, endings)
+    result = train(**given, report=lambda line: print(line, flush=True))
+    if plot is not None:
+        plot_history(result.history, plot)
+    if file is not None:
+        save(result.model.state_dict(), file)
     return 0
 
 

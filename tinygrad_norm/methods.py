@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from . import creation, notebook
 from .nn import activation
+from .nn import softmax as shares  # the method of that name would hide it
 from .ops import elementwise, indexing, reduction, shape
 from .ops import matmul as products  # the method of that name would hide it
 from .tensor import Tensor
@@ -133,10 +134,10 @@ class TensorMethods:
     # notebook
     _repr_html_ = notebook.tensor_html
 
-    # nn/activation
+    # nn/activation, nn/softmax
     relu = activation.relu
-    softmax = activation.softmax
-    log_softmax = activation.log_softmax
+    softmax = shares.softmax
+    log_softmax = shares.log_softmax
 
 
 def install() -> None:

@@ -128,6 +128,28 @@ def _run_cell(lib: Any, x: Any, h: Any, w: Any) -> Any:
 
 
 _LSTM: list[Sample] = [normal(4, 3), normal(4, 2), normal(4, 2), normal(8, 3), normal(8, 2)]
+def _attention(name: str, q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], **options: Any) -> Case:
+    def run(lib: Any, q: Any, k: Any, v: Any) -> Any:
+        lib.manual_seed(4)  # where weights are dropped, the same ones at every call
+        return lib.nn.functional.scaled_dot_product_attention(q, k, v, **options)
+
+    return Case(f"attention {name}", run, [normal(*q), normal(*k), normal(*v)])
+
+
+def _layer(name: str, shape: tuple[int, ...], call: Callable[..., Any], **options: Any) -> Case:
+    """A layer whose weights, and what it drops, are those of one seed: the same in both libraries."""
+
+    def run(lib: Any, x: Any) -> Any:
+        lib.manual_seed(4)
+        return call(getattr(lib.nn, name.split()[0])(**options).to(x.dtype), x)
+
+    return Case(name, run, [normal(*shape)])
+
+
+def _dropout(lib: Any, x: Any) -> Any:
+    lib.manual_seed(4)  # the same mask at every call
+    return lib.nn.functional.dropout(x, 0.4)
+
 
 CASES: list[Case] = [
     # ops/elementwise
@@ -314,6 +336,31 @@ CASES: list[Case] = [
     Case("cross_entropy (N, C, d)", lambda lib, x, t: lib.nn.functional.cross_entropy(x, t), [normal(4, 3, 2), integers(3, 4, 2)]),
     Case("cross_entropy probabilities", lambda lib, x, p: lib.nn.functional.cross_entropy(x, p), [normal(6, 5), probabilities(6, 5)]),
     Case("nll_loss", lambda lib, x, t: lib.nn.functional.nll_loss(x, t), [normal(6, 5), integers(5, 6)]),
+    Case("gelu", lambda lib, x: lib.nn.functional.gelu(x), [normal(3, 4, scale=2)]),
+    Case("gelu tanh", lambda lib, x: lib.nn.functional.gelu(x, approximate="tanh"), [normal(3, 4, scale=2)]),
+    Case("silu", lambda lib, x: lib.nn.functional.silu(x), [normal(3, 4, scale=2)]),
+    Case("dropout", _dropout, [normal(3, 4)]),
+    Case("embedding", lambda lib, w, i: lib.nn.functional.embedding(i, w), [normal(5, 3), integers(5, 2, 4)]),
+    _attention("one head", (4, 3), (5, 3), (5, 2)),
+    _attention("heads", (2, 2, 4, 3), (2, 2, 5, 3), (2, 2, 5, 3)),
+    _attention("causal", (2, 2, 4, 3), (2, 2, 4, 3), (2, 2, 4, 3), is_causal=True),
+    _attention("scale", (2, 4, 3), (2, 5, 3), (2, 5, 3), scale=0.9),
+    _attention("dropout", (2, 4, 3), (2, 5, 3), (2, 5, 3), dropout_p=0.4),
+    Case("attention itself", lambda lib, x: lib.nn.functional.scaled_dot_product_attention(x, x, x), [normal(2, 4, 3)]),
+    Case(
+        "attention mask",
+        lambda lib, q, k, v, m: lib.nn.functional.scaled_dot_product_attention(q, k, v, m),
+        [normal(2, 4, 3), normal(2, 5, 3), normal(2, 5, 2), lambda rng: mask(4, 5)(rng) | (np.arange(5) == 2)],
+    ),
+    Case(
+        "attention added mask",
+        lambda lib, q, k, v, m: lib.nn.functional.scaled_dot_product_attention(q, k, v, m),
+        [normal(2, 4, 3), normal(2, 5, 3), normal(2, 5, 2), normal(2, 1, 5)],
+    ),
+    _layer("MultiheadAttention", (3, 2, 4), lambda layer, x: layer(x, x, x), embed_dim=4, num_heads=2),
+    _layer("MultiheadAttention fused", (3, 2, 4), lambda layer, x: layer(x, x, x, need_weights=False)[0], embed_dim=4, num_heads=2),
+    _layer("TransformerEncoderLayer", (3, 2, 4), lambda layer, x: layer(x), d_model=4, nhead=2, dim_feedforward=5, dropout=0.0, activation="gelu"),
+    _layer("TransformerEncoderLayer norm_first", (3, 2, 4), lambda layer, x: layer(x), d_model=4, nhead=2, dim_feedforward=5, dropout=0.3, norm_first=True),
     Case("mse_loss", lambda lib, x, y: lib.nn.functional.mse_loss(x, y), [normal(6, 5), normal(6, 5)]),
     Case("rnn_tanh_cell", lambda lib, x, h, *p: lib.rnn_tanh_cell(x, h, *p), [normal(4, 3), normal(4, 2), normal(2, 3), normal(2, 2), normal(2), normal(2)]),
     Case("rnn_relu_cell", lambda lib, x, h, w, v: lib.rnn_relu_cell(x, h, w, v), [spread(4, 3), spread(4, 2), spread(2, 3), spread(2, 2)]),

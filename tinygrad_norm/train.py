@@ -68,12 +68,14 @@ class Result(NamedTuple):
     history: list[Epoch]
 
 
-def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """ValueError unless value is one of the allowed."""
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}; got {value!r}")
 
 
-def _positive(name: str, value: Any, kind: type[int] | type[float] = int) -> None:
+def check_positive(name: str, value: Any, kind: type[int] | type[float] = int) -> None:
+    """TypeError or ValueError unless value is a positive, finite number of that kind."""
     if isinstance(value, bool) or not isinstance(value, (int, kind)):
         raise TypeError(f"{name} must be {'an integer' if kind is int else 'a number'}; got {type(value).__name__}")
     if not value > 0 or not math.isfinite(value):
@@ -149,14 +151,14 @@ def train(
         Epoch [1/2], Loss: 0.7147, Accuracy: 50.00%
         Epoch [2/2], Loss: 0.7137, Accuracy: 50.00%
     """
-    _choice("data", data, DATA)
-    _choice("norm", norm, NORMS)
-    _choice("optimizer", optimizer, OPTIMIZERS)
-    _positive("epochs", epochs)
-    _positive("hidden", hidden)
-    _positive("lr", lr, float)
+    check_choice("data", data, DATA)
+    check_choice("norm", norm, NORMS)
+    check_choice("optimizer", optimizer, OPTIMIZERS)
+    check_positive("epochs", epochs)
+    check_positive("hidden", hidden)
+    check_positive("lr", lr, float)
     if batch_size is not None:
-        _positive("batch_size", batch_size)
+        check_positive("batch_size", batch_size)
     kind = as_dtype(dtype)
     if not kind.is_floating_point:
         raise ValueError(f"dtype must be float32 or float64; got {dtype!r}")
@@ -172,7 +174,7 @@ def train(
     loader = None if batch_size is None else DataLoader(train_set, batch_size=batch_size, shuffle=True)
     steps = epochs * (1 if loader is None else len(loader))
     history: list[Epoch] = []
-    for epoch in _with_progress(range(1, epochs + 1), steps > 2000 if progress is None else progress, progress is None):
+    for epoch in with_progress(range(1, epochs + 1), steps > 2000 if progress is None else progress, progress is None):
         loss_sum, correct = 0.0, 0
         for x, y in ((x_train, y_train),) if loader is None else loader:
             outputs = model(x)
@@ -190,14 +192,15 @@ def train(
     return Result(model, step, history)
 
 
-def _with_progress(epochs: range, wanted: bool, only_on_terminal: bool) -> Iterator[int]:
+def with_progress(numbers: range, wanted: bool, only_on_terminal: bool, unit: str = "epoch") -> Iterator[int]:
+    """The numbers, with a bar on stderr where one is wanted and tqdm is there."""
     if wanted and not (only_on_terminal and not sys.stderr.isatty()):
         try:
             from tqdm import tqdm
         except ImportError:
-            return iter(epochs)
-        return iter(tqdm(epochs, unit="epoch", file=sys.stderr))
-    return iter(epochs)
+            return iter(numbers)
+        return iter(tqdm(numbers, unit=unit, file=sys.stderr))
+    return iter(numbers)
 
 
 def plot_history(history: list[Epoch], path: str | Path) -> None:

@@ -234,6 +234,9 @@ LAYERS: list[Layer] = [
     Layer("nn.BatchNorm1d eval", lambda: _evaluating(nn.BatchNorm1d(4)), _x(6, 4)),
     Layer("nn.BatchNorm1d eval (N, C, L)", lambda: _evaluating(nn.BatchNorm1d(3)), _x(4, 3, 5)),
     Layer("nn.BatchNorm1d cumulative", lambda: nn.BatchNorm1d(4, momentum=None), _x(6, 4)),
+    Layer("nn.GELU", nn.GELU, _x(4, 5)),
+    Layer("nn.SiLU", nn.SiLU, _x(4, 5)),
+    Layer("nn.Embedding", lambda: nn.Embedding(5, 3), lambda rng: [rng.randint(0, 5, (2, 4)).astype(np.int64)]),
     Layer("nn.CrossEntropyLoss", nn.CrossEntropyLoss, _x_and_class(6, 4)),
     Layer(
         "nn.Sequential: the example's MLP",

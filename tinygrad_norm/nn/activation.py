@@ -1,30 +1,29 @@
-"""Activations: ReLU; softmax and its logarithm; the modules of tanh and sigmoid, whose formulas stand in ops/elementwise.
+"""Activations that work on each element alone: ReLU, GELU, SiLU; the modules of tanh and sigmoid, whose formulas stand in ops/elementwise.
 
     ReLU          yᵢ = max(xᵢ, 0)                                                                    (1)
-    softmax       yᵢ = eˣᵢ / Σⱼ eˣⱼ                  over the C elements along one axis                (2)
-    log-softmax   yᵢ = xᵢ − ln Σⱼ eˣⱼ                                                                (3)
+    GELU          yᵢ = xᵢ Φ(xᵢ),   Φ(x) = ½ (1 + erf(x/√2))        Hendrycks & Gimpel 2016, arXiv:1606.08415
+    SiLU          yᵢ = xᵢ σ(xᵢ),   σ(x) = 1/(1 + e^(−x))           the same; "swish" in Ramachandran et al. 2017
 
-ReLU works on each element alone, so its Jacobian is diagonal. Softmax ties the elements of a row together: raise one xⱼ, and every
-other yᵢ falls. Adding one number to a whole row changes nothing in (2), so the largest x is taken out first: no exponent is then
-above 0, and logits of 1000 do not overflow.
+The Jacobian of such a function is diagonal, so dxᵢ = dyᵢ·y′(xᵢ). ReLU lets an input through or not; the other two weigh it by a
+probability that grows with it, and are smooth, so that they have derivatives of every order.
 
-    1. ReLU   2. eˣ and the largest of a row, for kernels   3. Softmax and log-softmax: forward   4. backward   5. On the graph   6. For users
+    1. ReLU   2. GELU   3. SiLU   4. For users
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
-from ..dtype import as_dtype
 from ..kernel import device, kernel, prange, ready
-from ..ops.elementwise import as_array, check_tensor, select, sigmoid, tanh, to
-from ..ops.reduction import one_axis
+from ..ops.elementwise import as_array, check_tensor, erf, select, sigmoid, tanh
 from ..tensor import Function, Tensor, write_in_place
 from .module import Module
+from .softmax import EXP_WORK, exp, exp32, is_double
 
-__all__ = ["LogSoftmax", "ReLU", "Sigmoid", "Softmax", "Tanh", "log_softmax", "relu", "softmax"]
+__all__ = ["GELU", "ReLU", "SiLU", "Sigmoid", "Tanh", "gelu", "relu", "silu"]
 
 Array = np.ndarray[Any, Any]
 
@@ -33,9 +32,9 @@ Array = np.ndarray[Any, Any]
 # From (1), ∂yᵢ/∂xᵢ is 1 where xᵢ > 0 and 0 where xᵢ < 0. At 0 there is a corner; any number from 0 to 1 is a subgradient, and torch's
 # choice is 0:
 #
-#     dxᵢ = dyᵢ if yᵢ > 0, else 0                                                                     (4)
+#     dxᵢ = dyᵢ if yᵢ > 0, else 0                                                                     (2)
 #
-# y says as much as x, and the next layer keeps y alive anyway, so y is what is saved. (4) picks; it does not multiply by a mask of 0 and
+# y says as much as x, and the next layer keeps y alive anyway, so y is what is saved. (2) picks; it does not multiply by a mask of 0 and
 # 1, for 0·inf is NaN. `not y <= 0` lets NaN through in both directions: a NaN must be seen, not turned into a 0.
 
 
@@ -52,7 +51,7 @@ def relu_forward(x, y):  # type: ignore[no-untyped-def]
 
 
 def relu_backward_reference(y: Array, dy: Array, dx: Array) -> None:
-    """Equation (4)."""
+    """Equation (2)."""
     dx[:] = np.where(y <= 0, dy.dtype.type(0), dy)
 
 
@@ -60,11 +59,11 @@ def relu_backward_reference(y: Array, dy: Array, dx: Array) -> None:
 def relu_backward(y, dy, dx):  # type: ignore[no-untyped-def]
     zero = dy.dtype.type(0)
     for i in prange(len(y)):
-        dx[i] = zero if y[i] <= zero else dy[i]  # (4)
+        dx[i] = zero if y[i] <= zero else dy[i]  # (2)
 
 
 class ReLUFunction(Function):
-    """y = max(x, 0), by (1) and (4)."""
+    """y = max(x, 0), by (1) and (2)."""
 
     name = "ReluBackward0"
     fresh_gradients = True
@@ -78,293 +77,191 @@ class ReLUFunction(Function):
     def backward(self, dy: Any) -> Any:
         (y,) = self.saved_tensors
         if isinstance(dy, Tensor):
-            return select(as_array(y) <= 0, 0.0, dy)  # (4), recorded: linear in dy, constant in y wherever there is a derivative
+            return select(as_array(y) <= 0, 0.0, dy)  # (2), recorded: linear in dy, constant in y wherever there is a derivative
         dx = np.empty(dy.shape, dy.dtype)
         relu_backward(dy.size, ready(y).reshape(-1), ready(dy).reshape(-1), dx.reshape(-1))
         return dx
 
 
-# -- 2. eˣ and the largest of a row, for kernels ----------------------------------------------------------------------------------------
+# -- 2. GELU --------------------------------------------------------------------------------------------------------------------------
 #
-# np.exp is called one element at a time in a kernel. What is written out below is done for a whole vector register at once, 7 times as
-# fast. With k the integer nearest to x/ln 2,
+# With φ the density of the normal distribution, whose integral Φ is:
 #
-#     eˣ = 2ᵏ eʳ,   r = x − k ln 2,   |r| ≤ ½ ln 2                                                    (5)
+#     y = x Φ(x),   y′ = Φ(x) + x φ(x),   φ(x) = e^(−x²/2)/√(2π)                                      (3)
 #
-# eʳ is its Taylor polynomial: what it leaves out, r⁸/8! or r¹⁴/14!, is below a tenth of the last bit of float32 or float64. ln 2 comes in
-# two parts, of which k times the first is exact. Adding 1.5·2²³ to a float32 leaves no room for a fraction: the sum is rounded to an
-# integer, and its lowest bits are k. 2ᵏ is put together from bits, in two factors, so that results below the smallest normal number
-# are rounded once and those above the largest become inf. Bounds of x just outside of both ends keep k in range; NaN passes through.
+# In float64 Φ comes from the C library's erf, one element at a time. In float32 from one exponential and a polynomial, which are computed
+# for a whole register at once:
 #
-# Typed numbers: with a Python float, all of exp32 would be computed in float64.
+#     Φ(−|x|) = ½ t Q(t) e^(−x²/2),   t = 1/(1 + 0.34 |x|/√2),   Φ(|x|) = 1 − Φ(−|x|)                   (4)
+#
+# The form is that of Abramowitz & Stegun 7.1.26; Q, of degree 6, is fitted to it by weighted least squares: Φ is off by 4e-10 at most, a
+# hundredth of what float32 resolves at 1. On the negative side nothing cancels, so the small values there keep their digits.
+#
+# The approximation by tanh is GPT-2's:
+#
+#     y = ½ x (1 + tanh u),   u = √(2/π) (x + 0.044715 x³),   y′ = ½ (1 + tanh u) + ½ x (1 − tanh²u) u′        (5)
 
-LOWEST, HIGHEST = np.float32(-104), np.float32(89)
-PER_LN2, LN2_HIGH, LN2_LOW = np.float32(1.4426950408889634), np.float32(0.693145751953125), np.float32(1.4286068203094173e-06)
-ROUND = np.float32(1.5 * 2**23)
-C0, C2, C3, C4, C5, C6, C7 = (np.float32(1 / n) for n in (1, 2, 6, 24, 120, 720, 5040))  # 1/n!; C0 is C1 too
-
-
-@device
-def exp32(x):  # type: ignore[no-untyped-def]
-    """eˣ in float32, within 1 ulp."""
-    x = LOWEST if x < LOWEST else HIGHEST if x > HIGHEST else x
-    shifted = x * PER_LN2 + ROUND
-    k = shifted - ROUND
-    r = (x - k * LN2_HIGH) - k * LN2_LOW  # (5)
-    p = ((((((C7 * r + C6) * r + C5) * r + C4) * r + C3) * r + C2) * r + C0) * r + C0
-    n = np.int32(np.float32(shifted).view(np.int32) - 0x4B400000)  # k as an integer
-    half = np.int32(n >> 1)
-    return p * np.int32((half + 127) << 23).view(np.float32) * np.int32((n - half + 127) << 23).view(np.float32)
+SQRT_HALF = math.sqrt(0.5)
+ROOT_HALF, HALF, ONE, ZERO = np.float32(SQRT_HALF), np.float32(0.5), np.float32(1), np.float32(0)
+DENSITY, STRETCH = np.float32(1 / math.sqrt(2 * math.pi)), np.float32(0.34)
+Q0, Q1, Q2, Q3, Q4, Q5, Q6 = (
+    np.float32(c) for c in (0.18014728, 0.30506422, -0.2860514, 1.2112111, -1.2510082, 1.0876219, -0.24698491)
+)
 
 
 @device
-def exp64(x):  # type: ignore[no-untyped-def]
-    """eˣ in float64, within 1 ulp."""
-    x = -746.0 if x < -746.0 else 710.0 if x > 710.0 else x
-    shifted = x * 1.4426950408889634 + 6755399441055744.0
-    k = shifted - 6755399441055744.0
-    r = (x - k * 0.6931471803691238) - k * 1.9082149292705877e-10
-    p = (((((1 / 6227020800 * r + 1 / 479001600) * r + 1 / 39916800) * r + 1 / 3628800) * r + 1 / 362880) * r + 1 / 40320) * r + 1 / 5040
-    p = ((((((p * r + 1 / 720) * r + 1 / 120) * r + 1 / 24) * r + 1 / 6) * r + 1 / 2) * r + 1.0) * r + 1.0
-    n = np.float64(shifted).view(np.int64) - 0x4338000000000000
-    half = n >> 1
-    return p * np.int64((half + 1023) << 52).view(np.float64) * np.int64((n - half + 1023) << 52).view(np.float64)
-
-
-# A maximum of floats is never vectorised, because of NaN; one of integers is. The bits of a float, read as an integer, are in the order of
-# the floats if those after the sign are turned over in the negative ones, and turning them over again leads back. A NaN is found as
-# the largest or is passed over; in both cases it comes into the sum of exponentials.
+def normal32(x):  # type: ignore[no-untyped-def]
+    """Φ(x) and φ(x) in float32, (4)."""
+    a = abs(x) * ROOT_HALF
+    t = ONE / (ONE + STRETCH * a)
+    e = exp32(-a * a)
+    tail = HALF * t * ((((((Q6 * t + Q5) * t + Q4) * t + Q3) * t + Q2) * t + Q1) * t + Q0) * e
+    return tail if x < ZERO else ONE - tail, DENSITY * e
 
 
 @device
-def largest32(x, n):  # type: ignore[no-untyped-def]
-    """The largest element of row n of float32."""
-    top = np.int32(-0x80000000)
-    for j in range(x.shape[1]):
-        i = np.float32(x[n, j]).view(np.int32)
-        i = np.int32(i ^ ((i >> 31) & 0x7FFFFFFF))
-        top = i if i > top else top
-    return np.int32(top ^ ((top >> 31) & 0x7FFFFFFF)).view(np.float32)
-
-
-@device
-def largest64(x, n):  # type: ignore[no-untyped-def]
-    """The largest element of row n of float64."""
-    top = np.int64(-0x8000000000000000)
-    for j in range(x.shape[1]):
-        i = np.float64(x[n, j]).view(np.int64)
-        i = np.int64(i ^ ((i >> 63) & 0x7FFFFFFFFFFFFFFF))
-        top = i if i > top else top
-    return np.int64(top ^ ((top >> 63) & 0x7FFFFFFFFFFFFFFF)).view(np.float64)
-
-
-# One kernel serves both types: `double` is True for float64 and None for float32. numba settles an `is None` by the argument's type
-# and never compiles the other branch.
-
-
-@device
-def exp(x, double):  # type: ignore[no-untyped-def]
-    """eˣ."""
+def normal(x, double):  # type: ignore[no-untyped-def]
+    """Φ(x) and φ(x)."""
     if double is None:
-        return exp32(x)
-    return exp64(x)
+        return normal32(x)
+    return 0.5 * (1 + math.erf(x * SQRT_HALF)), 0.3989422804014327 * exp(-0.5 * x * x, double)
 
 
-@device
-def largest(x, n, double):  # type: ignore[no-untyped-def]
-    """The largest element of row n."""
-    if double is None:
-        return largest32(x, n)
-    return largest64(x, n)
+def _phi(x: Any) -> tuple[Any, Any]:
+    """Φ(x) and φ(x) of an array or a Tensor."""
+    if isinstance(x, Tensor):
+        return 0.5 * (1 + erf(x * SQRT_HALF)), (x * x * -0.5).exp() * (1 / math.sqrt(2 * math.pi))
+    cumulative = np.array([0.5 * math.erfc(-v * SQRT_HALF) for v in x.reshape(-1).tolist()], x.dtype).reshape(x.shape)
+    return cumulative, np.exp(-0.5 * x * x) * x.dtype.type(1 / math.sqrt(2 * math.pi))
 
 
-def is_double(x: Array) -> bool | None:
-    """What kernels want to be told of the element type: None for float32, True for float64."""
-    return None if x.itemsize == 4 else True
+def gelu_forward_reference(x: Array, double: bool | None, y: Array) -> None:
+    """Equation (3)."""
+    y[:] = x * _phi(x)[0]
 
 
-# -- 3. Softmax and log-softmax: forward ------------------------------------------------------------------------------------------------
-#
-# On the rows of (N, C), with m the row's largest element:
-#
-#     eᵢ = e^(xᵢ − m),   s = Σ e,   softmax: yᵢ = eᵢ/s,   log-softmax: yᵢ = (xᵢ − m) − ln s             (6)
-#
-# ln(softmax(x)) would be −inf wherever eᵢ underflows; (6) never takes the logarithm of a small number, since s ≥ 1. The order counts:
-# x − (m + ln s), which a compiler may make of it to save a subtraction, loses ln s at logits of 10⁴. A device is compiled as written.
+@kernel(reference=gelu_forward_reference)
+def gelu_forward(x, double, y):  # type: ignore[no-untyped-def]
+    for i in prange(len(x)):
+        cumulative, _ = normal(x[i], double)
+        y[i] = x[i] * cumulative  # (3)
 
 
-@device
-def log_share(x, m, log_s):  # type: ignore[no-untyped-def]
-    """ln softmax of one element, (6)."""
-    return (x - m) - log_s
+def gelu_backward_reference(x: Array, dy: Array, double: bool | None, dx: Array) -> None:
+    """Equation (3)."""
+    cumulative, density = _phi(x)
+    dx[:] = dy * (cumulative + x * density)
 
 
-def softmax_forward_reference(x: Array, double: bool | None, y: Array) -> None:
-    """Equation (6) on the rows of x."""
-    with np.errstate(all="ignore"):
-        e = np.exp(x - x.max(axis=1, keepdims=True, initial=-np.inf))
-        y[:] = e / e.sum(axis=1, keepdims=True)
+@kernel(reference=gelu_backward_reference)
+def gelu_backward(x, dy, double, dx):  # type: ignore[no-untyped-def]
+    for i in prange(len(x)):
+        cumulative, density = normal(x[i], double)
+        dx[i] = dy[i] * (cumulative + x[i] * density)  # (3)
 
 
-@kernel(reference=softmax_forward_reference)
-def softmax_forward(x, double, y):  # type: ignore[no-untyped-def]
-    rows, width = x.shape
-    zero, one = x.dtype.type(0), x.dtype.type(1)
-    for n in prange(rows):
-        m = largest(x, n, double)
-        s = zero
-        for j in range(width):
-            e = exp(x[n, j] - m, double)  # (6)
-            y[n, j] = e
-            s += e
-        share = one / s
-        for j in range(width):
-            y[n, j] *= share
+class GELUFunction(Function):
+    """y = x Φ(x), by (3)."""
 
-
-def log_softmax_forward_reference(x: Array, double: bool | None, y: Array) -> None:
-    """Equation (6) on the rows of x."""
-    with np.errstate(all="ignore"):
-        shifted = x - x.max(axis=1, keepdims=True, initial=-np.inf)
-        y[:] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-
-
-@kernel(reference=log_softmax_forward_reference)
-def log_softmax_forward(x, double, y):  # type: ignore[no-untyped-def]
-    rows, width = x.shape
-    for n in prange(rows):
-        m = largest(x, n, double)
-        s = x.dtype.type(0)
-        for j in range(width):
-            s += exp(x[n, j] - m, double)  # (6)
-        log_s = np.log(s)
-        for j in range(width):
-            y[n, j] = log_share(x[n, j], m, log_s)
-
-
-# -- 4. Backward ----------------------------------------------------------------------------------------------------------------------
-#
-# From (3): ∂(ln Σ eˣ)/∂xⱼ = eˣⱼ/Σ eˣ, which is softmaxⱼ, pⱼ for short. So for log-softmax
-#
-#     ∂yᵢ/∂xⱼ = δᵢⱼ − pⱼ,         dxⱼ = Σᵢ dyᵢ (δᵢⱼ − pⱼ) = dyⱼ − pⱼ Σᵢ dyᵢ,    p = eʸ                  (7)
-#
-# and for softmax, since y = e^(log-softmax), ∂yᵢ/∂xⱼ = yᵢ·∂(ln yᵢ)/∂xⱼ:
-#
-#     ∂yᵢ/∂xⱼ = yᵢ (δᵢⱼ − yⱼ),    dxⱼ = Σᵢ dyᵢ yᵢ (δᵢⱼ − yⱼ) = yⱼ (dyⱼ − Σᵢ dyᵢ yᵢ)                     (8)
-#
-# The Jacobian in (8) has C² elements and is never built: it acts by one sum. Each row of it sums to 0: adding a number to all x moves no y.
-
-
-def softmax_backward_reference(y: Array, dy: Array, dx: Array) -> None:
-    """Equation (8) on the rows of y and dy."""
-    with np.errstate(all="ignore"):
-        dx[:] = y * (dy - (dy * y).sum(axis=1, keepdims=True))
-
-
-@kernel(reference=softmax_backward_reference)
-def softmax_backward(y, dy, dx):  # type: ignore[no-untyped-def]
-    rows, width = y.shape
-    for n in prange(rows):
-        dot = y.dtype.type(0)
-        for j in range(width):
-            dot += dy[n, j] * y[n, j]
-        for j in range(width):
-            dx[n, j] = y[n, j] * (dy[n, j] - dot)  # (8)
-
-
-def log_softmax_backward_reference(y: Array, dy: Array, double: bool | None, dx: Array) -> None:
-    """Equation (7) on the rows of y and dy."""
-    with np.errstate(all="ignore"):
-        dx[:] = dy - np.exp(y) * dy.sum(axis=1, keepdims=True)
-
-
-@kernel(reference=log_softmax_backward_reference)
-def log_softmax_backward(y, dy, double, dx):  # type: ignore[no-untyped-def]
-    rows, width = y.shape
-    for n in prange(rows):
-        total = y.dtype.type(0)
-        for j in range(width):
-            total += dy[n, j]
-        for j in range(width):
-            dx[n, j] = dy[n, j] - exp(y[n, j], double) * total  # (7)
-
-
-# -- 5. On the graph ------------------------------------------------------------------------------------------------------------------
-#
-# Arrays go to the kernels. Where the walk is recorded, y and dy are Tensors, and the same formulas, in operators on them, have
-# derivatives of every order.
-
-EXP_WORK = 4  # an exponential costs about as much as four sums
-
-
-class SoftmaxFunction(Function):
-    """y = eˣ / Σ eˣ along one axis, by (6) and (8)."""
-
-    name = "SoftmaxBackward0"
+    name = "GeluBackward0"
     fresh_gradients = True
 
-    def forward(self, x: Array, *, axis: int) -> Array:
-        rows = rows_along(x, axis)
-        out = np.empty(rows.shape, x.dtype)
-        softmax_forward(EXP_WORK * x.size, rows, is_double(x), out)
-        y = rows_back(out, x.shape, axis)
-        self.axis = axis
-        self.save_for_backward(y)
+    def forward(self, x: Array) -> Array:
+        y = np.empty(x.shape, x.dtype)
+        gelu_forward(2 * EXP_WORK * x.size, ready(x).reshape(-1), is_double(x), y.reshape(-1))
+        self.save_for_backward(x)
         return y
 
     def backward(self, dy: Any) -> Any:
-        (y,) = self.saved_tensors
+        (x,) = self.saved_tensors
         if isinstance(dy, Tensor):
-            return y * (dy - (dy * y).sum(dim=self.axis, keepdim=True))  # (8)
-        rows = rows_along(y, self.axis)
-        dx = np.empty(rows.shape, y.dtype)
-        softmax_backward(2 * y.size, rows, rows_along(dy, self.axis), dx)
-        return rows_back(dx, y.shape, self.axis)
+            cumulative, density = _phi(x)
+            return dy * (cumulative + x * density)  # (3)
+        dx = np.empty(x.shape, x.dtype)
+        gelu_backward(2 * EXP_WORK * x.size, ready(x).reshape(-1), ready(dy).reshape(-1), is_double(x), dx.reshape(-1))
+        return dx
 
 
-class LogSoftmaxFunction(Function):
-    """y = x − ln Σ eˣ along one axis, by (6) and (7)."""
+class TanhGELUFunction(Function):
+    """y = ½ x (1 + tanh u), by (5)."""
 
-    name = "LogSoftmaxBackward0"
+    name = "GeluBackward0"
+
+    def forward(self, x: Array) -> Any:
+        self.save_for_backward(x)
+        with np.errstate(all="ignore"):
+            return 0.5 * x * (1 + np.tanh(self._inner(x)))
+
+    @staticmethod
+    def _inner(x: Any) -> Any:
+        return math.sqrt(2 / math.pi) * (x + 0.044715 * (x * x * x))
+
+    def backward(self, dy: Any) -> Any:
+        (x,) = self.saved_tensors
+        u = self._inner(x)
+        t = tanh(u) if isinstance(u, Tensor) else np.tanh(u)
+        slope = math.sqrt(2 / math.pi) * (1 + 3 * 0.044715 * (x * x))
+        return dy * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * slope)  # (5)
+
+
+# -- 3. SiLU --------------------------------------------------------------------------------------------------------------------------
+#
+# From σ′ = σ (1 − σ):
+#
+#     y = x σ(x),   y′ = σ + x σ (1 − σ) = σ (1 + x (1 − σ))                                          (6)
+
+
+def silu_forward_reference(x: Array, double: bool | None, y: Array) -> None:
+    """Equation (6)."""
+    with np.errstate(all="ignore"):
+        y[:] = x / (1 + np.exp(-x))
+
+
+@kernel(reference=silu_forward_reference)
+def silu_forward(x, double, y):  # type: ignore[no-untyped-def]
+    one = x.dtype.type(1)
+    for i in prange(len(x)):
+        y[i] = x[i] / (one + exp(-x[i], double))  # (6)
+
+
+def silu_backward_reference(x: Array, dy: Array, double: bool | None, dx: Array) -> None:
+    """Equation (6)."""
+    with np.errstate(all="ignore"):
+        s = 1 / (1 + np.exp(-x))
+        dx[:] = dy * s * (1 + x * (1 - s))
+
+
+@kernel(reference=silu_backward_reference)
+def silu_backward(x, dy, double, dx):  # type: ignore[no-untyped-def]
+    one = x.dtype.type(1)
+    for i in prange(len(x)):
+        s = one / (one + exp(-x[i], double))
+        dx[i] = dy[i] * s * (one + x[i] * (one - s))  # (6)
+
+
+class SiLUFunction(Function):
+    """y = x σ(x), by (6)."""
+
+    name = "SiluBackward0"
     fresh_gradients = True
 
-    def forward(self, x: Array, *, axis: int) -> Array:
-        rows = rows_along(x, axis)
-        out = np.empty(rows.shape, x.dtype)
-        log_softmax_forward(EXP_WORK * x.size, rows, is_double(x), out)
-        y = rows_back(out, x.shape, axis)
-        self.axis = axis
-        self.save_for_backward(y)
+    def forward(self, x: Array) -> Array:
+        y = np.empty(x.shape, x.dtype)
+        silu_forward(EXP_WORK * x.size, ready(x).reshape(-1), is_double(x), y.reshape(-1))
+        self.save_for_backward(x)
         return y
 
     def backward(self, dy: Any) -> Any:
-        (y,) = self.saved_tensors
+        (x,) = self.saved_tensors
         if isinstance(dy, Tensor):
-            return dy - y.exp() * dy.sum(dim=self.axis, keepdim=True)  # (7)
-        rows = rows_along(y, self.axis)
-        dx = np.empty(rows.shape, y.dtype)
-        log_softmax_backward(EXP_WORK * y.size, rows, rows_along(dy, self.axis), is_double(y), dx)
-        return rows_back(dx, y.shape, self.axis)
+            s = sigmoid(x)
+            return dy * s * (1 + x * (1 - s))  # (6)
+        dx = np.empty(x.shape, x.dtype)
+        silu_backward(EXP_WORK * x.size, ready(x).reshape(-1), ready(dy).reshape(-1), is_double(x), dx.reshape(-1))
+        return dx
 
 
-def rows_along(x: Array, axis: int) -> Array:
-    """(…, C, …) as the (N, C) memory that kernels are compiled for: the given axis last, the others one."""
-    if x.ndim != 2 or axis != 1:
-        width = x.shape[axis] if x.ndim else 1
-        x = ready(np.moveaxis(x, axis, -1) if x.ndim else x).reshape(x.size // width if width else 0, width)
-    return ready(x)
-
-
-def rows_back(rows: Array, shape: tuple[int, ...], axis: int) -> Array:
-    """The inverse: (N, C) as an array of `shape`, in the order of its own indices."""
-    if rows.shape == shape and axis == 1:
-        return rows
-    if not shape or axis == len(shape) - 1:
-        return rows.reshape(shape)
-    return np.ascontiguousarray(np.moveaxis(rows.reshape(*shape[:axis], *shape[axis + 1 :], shape[axis]), -1, axis))
-
-
-# -- 6. For users ---------------------------------------------------------------------------------------------------------------------
+# -- 4. For users ---------------------------------------------------------------------------------------------------------------------
 
 
 def relu(input: Tensor, inplace: bool = False) -> Tensor:
@@ -389,51 +286,53 @@ def relu(input: Tensor, inplace: bool = False) -> Tensor:
     return write_in_place(input, ReLUFunction.apply) if inplace else ReLUFunction.apply(input)
 
 
-def softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
-    """eˣ / Σ eˣ along dim: positive numbers whose sum is 1, in the order of x.
+def gelu(input: Tensor, approximate: str = "none") -> Tensor:
+    """x Φ(x), elementwise, with Φ the normal distribution's cumulative function; Hendrycks & Gimpel 2016.
+
+    At +inf torch gives NaN; here it is +inf.
 
     Args:
         input: of any shape, float32 or float64.
-        dim: the axis along which the sum is 1. torch can guess it and warns; here it must be said.
-        dtype: converts the input first.
+        approximate: "none", or "tanh" for GPT-2's ½ x (1 + tanh(√(2/π) (x + 0.044715 x³))).
     Returns:
-        A Tensor of input's shape; NaN in a row with NaN or +inf, or of −inf alone.
+        A Tensor of input's shape and type.
     Raises:
-        IndexError: there is no such axis. NotImplementedError: the type is not floating point.
+        RuntimeError: another word for approximate. NotImplementedError: the type is not floating point.
 
     Example:
         >>> import tinygrad_norm as tg
-        >>> tg.tensor([0.0, 1000.0, 1000.0]).softmax(0)
-        tensor([0.0000, 0.5000, 0.5000])
+        >>> tg.nn.functional.gelu(tg.tensor([-1.0, 0.0, 1.0]))
+        tensor([-0.1587,  0.0000,  0.8413])
     """
-    y: Tensor = SoftmaxFunction.apply(_floating("softmax", input, dtype), axis=one_axis(dim, input._data.ndim))
+    if approximate not in ("none", "tanh"):
+        raise RuntimeError(f"approximate argument must be either none or tanh; got {approximate!r}")
+    y: Tensor = (GELUFunction if approximate == "none" else TanhGELUFunction).apply(_floating("gelu", input))
     return y
 
 
-def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
-    """x − ln Σ eˣ along dim: the logarithm of softmax, exact where that underflows.
+def silu(input: Tensor, inplace: bool = False) -> Tensor:
+    """x σ(x), elementwise, with σ the sigmoid; Hendrycks & Gimpel 2016.
 
     Args:
         input: of any shape, float32 or float64.
-        dim: the axis of the sum.
-        dtype: converts the input first.
+        inplace: write the result into input's own memory and return input.
     Returns:
-        A Tensor of input's shape.
+        A Tensor of input's shape and type.
     Raises:
-        IndexError: there is no such axis. NotImplementedError: the type is not floating point.
+        NotImplementedError: the type is not floating point. RuntimeError: inplace, and input is a leaf that requires a gradient.
 
     Example:
         >>> import tinygrad_norm as tg
-        >>> tg.tensor([0.0, 1000.0]).log_softmax(0)
-        tensor([-1000.,     0.])
+        >>> tg.nn.functional.silu(tg.tensor([-1.0, 0.0, 1.0]))
+        tensor([-0.2689,  0.0000,  0.7311])
     """
-    y: Tensor = LogSoftmaxFunction.apply(_floating("log_softmax", input, dtype), axis=one_axis(dim, input._data.ndim))
-    return y
+    x = _floating("silu", input)
+    return write_in_place(x, SiLUFunction.apply) if inplace else SiLUFunction.apply(x)
 
 
-def _floating(op: str, input: Any, dtype: Any) -> Tensor:
+def _floating(op: str, input: Any) -> Tensor:
     check_tensor(input, op)
-    x: Tensor = input if dtype is None else to(input, as_dtype(dtype))
+    x: Tensor = input
     if x._data.dtype.kind != "f":
         raise NotImplementedError(f"{op} is not implemented for {x.dtype}: convert the input with .float()")
     return x
@@ -465,58 +364,56 @@ class ReLU(Module):
         return "inplace=True" if self.inplace else ""
 
 
-class Softmax(Module):
-    """eˣ / Σ eˣ along dim.
-
-    Not for the end of a classifier: CrossEntropyLoss takes the logits themselves.
+class GELU(Module):
+    """x Φ(x), elementwise.
 
     Args:
-        dim: the axis along which the sum is 1.
+        approximate: "none" or "tanh".
 
     Example:
         >>> import tinygrad_norm as tg
-        >>> layer = tg.nn.Softmax(dim=1)
-        >>> layer, layer(tg.zeros(1, 2))
-        (Softmax(dim=1), tensor([[0.5000, 0.5000]]))
+        >>> layer = tg.nn.GELU()
+        >>> layer, layer(tg.tensor([-1.0, 2.0]))
+        (GELU(approximate='none'), tensor([-0.1587,  1.9545]))
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, approximate: str = "none") -> None:
         super().__init__()
-        self.dim = dim
+        self.approximate = approximate
 
     def forward(self, input: Tensor) -> Tensor:
         """Any shape to the same."""
-        return softmax(input, self.dim)
+        return gelu(input, self.approximate)
 
     def extra_repr(self) -> str:
-        """The axis."""
-        return f"dim={self.dim}"
+        """approximate."""
+        return f"approximate={self.approximate!r}"
 
 
-class LogSoftmax(Module):
-    """x − ln Σ eˣ along dim: what NLLLoss takes.
+class SiLU(Module):
+    """x σ(x), elementwise.
 
     Args:
-        dim: the axis of the sum.
+        inplace: write the result into the input's own memory.
 
     Example:
         >>> import tinygrad_norm as tg
-        >>> layer = tg.nn.LogSoftmax(dim=-1)
-        >>> layer, layer(tg.zeros(1, 1))
-        (LogSoftmax(dim=-1), tensor([[0.]]))
+        >>> layer = tg.nn.SiLU()
+        >>> layer, layer(tg.tensor([-1.0, 2.0]))
+        (SiLU(), tensor([-0.2689,  1.7616]))
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, inplace: bool = False) -> None:
         super().__init__()
-        self.dim = dim
+        self.inplace = inplace
 
     def forward(self, input: Tensor) -> Tensor:
         """Any shape to the same."""
-        return log_softmax(input, self.dim)
+        return silu(input, self.inplace)
 
     def extra_repr(self) -> str:
-        """The axis."""
-        return f"dim={self.dim}"
+        """inplace, where it is so."""
+        return "inplace=True" if self.inplace else ""
 
 
 class Tanh(Module):

@@ -30,8 +30,8 @@ from ..kernel import device, kernel, prange, ready
 from ..ops.elementwise import broadcast_shape, check_tensor, constant, operands, sum_to
 from ..ops.indexing import Put
 from ..tensor import Function, Tensor, is_grad_enabled
-from .activation import EXP_WORK, exp, is_double, largest, log_softmax, rows_along, rows_back
 from .module import Module
+from .softmax import EXP_WORK, exp, is_double, largest, log_softmax, rows_along, rows_back
 
 __all__ = ["CrossEntropyLoss", "MSELoss", "NLLLoss", "cross_entropy", "mse_loss", "nll_loss"]
 

@@ -33,10 +33,11 @@ from ..ops.elementwise import check_tensor, sigmoid, tanh
 from ..ops.shape import cat
 from ..tensor import Function, Tensor
 from . import init
-from .activation import exp, is_double, relu
+from .activation import relu
 from .layer_norm import LayerNorm
 from .linear import linear
 from .module import Module, Parameter
+from .softmax import exp, is_double
 
 __all__ = ["LSTMCell", "LayerNormLSTMCell", "RNNCell", "layer_norm_lstm_cell", "lstm_cell", "rnn_relu_cell", "rnn_tanh_cell"]
 
