@@ -32,6 +32,7 @@ FLOORS = [
     {"testing"},
     {"autograd"},
     {"bench"},
+    {"course"},
     {"pytest_plugin"},
     {"graph"},
     {""},

@@ -11,6 +11,7 @@ from typing import NoReturn
 from . import __version__
 from .autograd import suite
 from .bench import command as bench
+from .course.arguments import add_arguments as add_course
 from .serialization import check_path, save
 from .train import plot_history, train
 from .train_sequence import delayed_sum
@@ -60,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     experiment.add_argument("--epochs", type=int, metavar="N")
     experiment.add_argument("--no-plot", action="store_true", help="the table alone")
     experiment.set_defaults(run=_experiment)
+    add_course(commands, _course)
     return parser
 
 
@@ -111,6 +113,12 @@ def _train(args: argparse.Namespace) -> int:
     if args.save is not None:
         save(result.model.state_dict(), args.save)
     return 0
+
+
+def _course(args: argparse.Namespace) -> int:
+    from .course import command
+
+    return command.run(args)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
