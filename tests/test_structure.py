@@ -34,6 +34,7 @@ FLOORS = [
     {"testing"},
     {"autograd"},
     {"bench"},
+    {"course"},
     {"pytest_plugin"},
     {"graph"},
     {""},

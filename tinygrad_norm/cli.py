@@ -11,6 +11,7 @@ from typing import NoReturn
 from . import __version__
 from .autograd import suite
 from .bench import command as bench
+from .course.arguments import add_arguments as add_course
 from .serialization import check_path, save
 from .train import DATA, OPTIMIZERS, plot_history, train
 from .train import NORMS as MLP_NORMS
@@ -80,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     experiment.add_argument("--epochs", type=int, metavar="N")
     experiment.add_argument("--no-plot", action="store_true", help="the table alone")
     experiment.set_defaults(run=_experiment)
+    add_course(commands, _course)
     return parser
 
 
@@ -126,6 +128,12 @@ def _train(args: argparse.Namespace) -> int:
     if file is not None:
         save(result.model.state_dict(), file)
     return 0
+
+
+def _course(args: argparse.Namespace) -> int:
+    from .course import command
+
+    return command.run(args)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,252 @@
+"""The sources of the assignments: notebooks do not drift from them, solutions are right, the mistakes they list are told apart."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tinygrad_norm as tg
+from tinygrad_norm.autograd.power import BANK
+from tinygrad_norm.course import load, names
+from tinygrad_norm.course.assignment import FOLDER, parse, read
+from tinygrad_norm.course.judge import judge
+from tinygrad_norm.course.notebooks import notebook, write_student_notebooks
+from tinygrad_norm.course.task import Case, Output, Task, Values, task
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks" / "assignments"
+TASKS = [(name, task) for name in names() for task in load(name).tasks]
+ENTRIES = [(n, t, o.name, w.name) for n, t in TASKS for o in load(n).tasks[t].outputs for w in o.wrong]
+
+
+@pytest.mark.parametrize("name", names())
+def test_notebooks_are_as_generated(name, tmp_path):
+    write_student_notebooks(tmp_path)
+    committed = (NOTEBOOKS / f"{name}.ipynb").read_text(encoding="utf-8")
+    assert committed == (tmp_path / f"{name}.ipynb").read_text(encoding="utf-8"), "run: python -m tinygrad_norm.course.notebooks notebooks/assignments"
+
+
+@pytest.mark.parametrize("kind", ["student", "solution", "nbgrader"])
+@pytest.mark.parametrize("name", names())
+def test_notebooks_are_valid(name, kind):
+    nbformat = pytest.importorskip("nbformat")
+    made = nbformat.reads(notebook(load(name), kind), as_version=4)
+    nbformat.validate(made)
+    assert len({c.id for c in made.cells}) == len(made.cells)
+
+
+@pytest.mark.parametrize("name", names())
+def test_a_student_sees_no_solution(name):
+    assignment = load(name)
+    student = "\n".join("".join(c["source"]) for c in json.loads(notebook(assignment))["cells"])
+    assert "SOLUTION" not in student and "task(" not in student.replace("load(", "")
+    for cell in assignment.cells:
+        if cell.kind == "grader":
+            assert cell.source not in student
+        if cell.kind in ("task", "question"):
+            assert cell.solved != cell.unsolved, f"{cell.options} has no solution between the marks"
+            inside = cell.source.split("### BEGIN SOLUTION\n")[1].split("### END SOLUTION")[0].strip()
+            assert inside not in student
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_solution_notebook_runs_from_top_to_bottom(name):
+    space = {}
+    for cell in json.loads(notebook(load(name), "solution"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "code":
+            if source.startswith("check("):
+                assert eval(source, space).right, source
+            else:
+                exec(source, space)
+
+
+@pytest.mark.parametrize(("name", "function"), TASKS)
+def test_the_solution_is_right(name, function):
+    """Against the bank's values where an output has a part there, and everywhere against its own check."""
+    this = load(name).tasks[function]
+    for seed in range(5):
+        for case in this.draw(seed, hidden=True):
+            expected = this.expected(case.values)
+            assert len(expected) == len(this.outputs)
+            for output, value in zip(this.outputs, expected):
+                if output.bank:
+                    np.testing.assert_allclose(value, BANK[output.bank].right(case.values), rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(("name", "function"), TASKS)
+def test_every_task_has_points_and_lines(name, function):
+    this = load(name).tasks[function]
+    assert this.points > 0
+    assert all(o.line or o.mistakes() for o in this.outputs)
+    assert any(not c.edge for c in this.draw(0, hidden=False))
+
+
+@pytest.mark.parametrize(("name", "function", "output", "mistake"), ENTRIES, ids=[": ".join(e) for e in ENTRIES])
+def test_every_mistake_listed_is_rejected_and_named(name, function, output, mistake):
+    this = load(name).tasks[function]
+    k = [o.name for o in this.outputs].index(output)
+    (wrong,) = (w for w in this.outputs[k].wrong if w.name == mistake)
+    for seed in range(20):
+        cases, answers = this.draw(seed, hidden=True), []
+        for case in cases:
+            values = list(this.expected(case.values))
+            if wrong.applies(case.values):
+                with np.errstate(all="ignore"):
+                    values[k] = np.asarray(wrong.gradient(case.values))
+            answers.append({"result": tuple(values) if len(values) > 1 else values[0], "inputs": this.arguments(case.values)})
+        result = judge(this, cases, answers)
+        assert result.points < this.points
+        assert [f.key for o in result.outputs if o.name == output for f in o.findings] == [mistake]
+        assert not [f for o in result.outputs if o.name != output for f in o.findings]
+
+
+# -- LayerNorm ------------------------------------------------------------------------------------------------------------------------------
+
+
+def test_a3_against_the_library():
+    a3 = load("a3").reference
+    rng = np.random.RandomState(0)
+    x, weight, bias, dy = rng.standard_normal((4, 3, 5)), rng.standard_normal(5), rng.standard_normal(5), rng.standard_normal((4, 3, 5))
+    leaves = [tg.tensor(a, requires_grad=True) for a in (x, weight, bias)]
+    y = tg.nn.functional.layer_norm(leaves[0], (5,), leaves[1], leaves[2], 0.3)
+    y.backward(tg.tensor(dy))
+    forward, xhat, _ = a3.layer_norm_forward(x, weight, bias, 0.3)
+    np.testing.assert_allclose(forward, y.detach().numpy(), rtol=1e-12)
+    np.testing.assert_allclose(a3.layer_norm_backward(dy, x, weight, 0.3), leaves[0].grad.numpy(), rtol=1e-10)
+    np.testing.assert_allclose(a3.layer_norm_staged(dy, x, weight, 0.3)[3], leaves[0].grad.numpy(), rtol=1e-10)
+    for mine, leaf in zip(a3.layer_norm_parameters(dy, xhat), leaves[1:]):
+        np.testing.assert_allclose(mine, leaf.grad.numpy(), rtol=1e-12)
+
+
+def test_check_in_a_cell(capsys):
+    a3 = read(FOLDER / "a3_layer_norm.py")
+    space = {"np": np}
+    exec("def layer_norm_forward(x, weight, bias, eps):\n    return x, x, x\n", space)
+    exec("def layer_norm_backward(dy, x, weight, eps):\n    _, h, r = layer_norm_forward(x, weight, 0.0, eps)\n    d = dy * weight\n"
+         "    return r * (d - d.mean(-1, keepdims=True) - h * (d * h).mean(-1, keepdims=True))\n", space)  # fmt: skip
+    mine = space["layer_norm_forward"]
+    assert not a3.check(mine).right
+    later = a3.check(space["layer_norm_backward"])
+    assert later.right and "checked on the reference's layer_norm_forward" in str(later)
+    assert space["layer_norm_forward"] is mine  # put back
+    space["layer_norm_forward"].__code__ = a3.reference.layer_norm_forward.__code__
+    assert a3.check(mine).right
+    assert "reference" not in str(a3.check(space["layer_norm_backward"]))
+
+
+def test_check_says_what_failed():
+    a3 = load("a3")
+
+    def layer_norm_forward(x, weight, bias, eps):
+        return x + undefined  # noqa: F821
+
+    assert "raised NameError: name 'undefined' is not defined" in str(a3.check(layer_norm_forward))
+
+    def layer_norm_parameters(dy):
+        return dy, dy
+
+    assert "raised TypeError" in str(a3.check(layer_norm_parameters))
+
+    def no_such_task():
+        pass
+
+    with pytest.raises(ValueError, match="a3 has no task no_such_task; it has layer_norm_forward"):
+        a3.check(no_such_task)
+
+
+def test_a_numeric_derivative_is_found_out_in_a_cell():
+    a3 = load("a3")
+
+    def layer_norm_backward(dy, x, weight, eps, h=1e-20):
+        dx = np.empty_like(x)
+        for j in range(x.shape[-1]):  # by complex steps, right to the last digit
+            z = x.astype(complex)
+            z[..., j] += 1j * h
+            c = z - z.mean(-1, keepdims=True)
+            dx[..., j] = ((dy * weight * c / np.sqrt((c * c).mean(-1, keepdims=True) + eps)).sum(-1)).imag / h
+        return dx
+
+    checked = a3.check(layer_norm_backward)
+    assert not checked.right and "a derivative taken numerically" in str(checked)
+
+
+# -- The format ---------------------------------------------------------------------------------------------------------------------------------
+
+SOURCE = '''# %% [markdown]
+# # A tiny one
+# %% setup
+import numpy as np
+# %% task="double" points=2
+def double(x):
+    ### BEGIN SOLUTION
+    return 2 * x
+    ### END SOLUTION
+# %%
+check(double)
+# %% grader
+from tinygrad_norm.course.task import Case, Output, Values, Wrong, task
+task(double, cases=lambda rng: [Case("general", Values(x=rng.standard_normal(3)))], outputs=[Output("y", wrong=[Wrong("forgot 2", "y = 2x", lambda v: v.x)])])
+# %% [markdown] question="why" points=1.5
+# Why?
+# ### BEGIN SOLUTION
+# Because.
+# ### END SOLUTION
+'''
+
+
+def test_a_source_of_ones_own(tmp_path):
+    path = tmp_path / "b1_tiny.py"
+    path.write_text(SOURCE)
+    tiny = load(str(path))
+    assert (tiny.id, tiny.title, tiny.out_of) == ("b1", "A tiny one", 3.5)
+    assert [c.kind for c in tiny.cells] == ["text", "setup", "task", "given", "grader", "question"]
+    assert tiny.questions[0].text == "Why?" and tiny.questions[0].answer == "Because."
+
+    def double(x):
+        return x
+
+    assert "forgot 2 (the line it breaks: y = 2x)" in str(tiny.check(double))
+    assert "look again at: y = 2x" in str(tiny.check(double, hints="term"))
+    assert "2x" not in str(tiny.check(double, hints="none"))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("# %% grader", "# %% gradr"), "a cell begins with '# %% gradr'"),
+        ((' points=2\ndef', '\ndef'), r"task\(double\) needs a cell before it"),
+        (("task(double,", "(lambda *a, **k: 0)(double,"), "no grader cell calls task"),
+    ],
+)
+def test_faults_of_a_source(tmp_path, change, said):
+    path = tmp_path / "b2_faulty.py"
+    path.write_text(SOURCE.replace(*change))
+    with pytest.raises(ValueError, match=said):
+        read(path)
+
+
+def test_task_belongs_into_a_source():
+    with pytest.raises(RuntimeError, match="belongs into a grader cell"):
+        task(len, cases=lambda rng: [], outputs=[])
+
+
+def test_unknown_assignment():
+    with pytest.raises(ValueError, match="there is no assignment 'a77'; there are"):
+        load("a77")
+    with pytest.raises(ValueError, match="kind is student"):
+        notebook(load("a3"), "teacher")
+
+
+def test_jupytext_reads_a_source():
+    jupytext = pytest.importorskip("jupytext")
+    for name in names():
+        text = (FOLDER / f"{name}.py").read_text(encoding="utf-8")
+        assert len(jupytext.reads(text, fmt="py:percent").cells) == len(parse(text))
+
+
+def test_a_case_without_general_answer():
+    """All cases raise: that is said, with nothing else."""
+    this = Task("f", 1, lambda x: x, lambda rng: [Case("one", Values(x=1.0))], [Output("y")])
+    result = judge(this, this.draw(0, True), [{"error": {"kind": "ZeroDivisionError", "said": "division by zero", "where": "cell 1", "line": 2, "text": "1 / 0"}}])
+    assert result.lines() == ["f raised ZeroDivisionError: division by zero (in cell 1, line 2: 1 / 0)"]

@@ -1,0 +1,348 @@
+"""An assignment: one source, from which the student's notebook, the solution and the checks come.
+
+A source is assignments/<id>_<name>.py in the percent format (jupytext opens it as a notebook). Its cells, by their first line:
+
+    # %% [markdown]                                        text, in both notebooks
+    # %% [markdown] question="why_mean" points=2           a question answered in words and graded by hand
+    # %% setup                                             imports; in both notebooks, never run by the grader
+    # %%                                                   given code: helpers, and the self-check `check(function)`
+    # %% task="layer_norm_forward" points=3                the function to write
+    # %% grader                                            in neither notebook: task(function, cases=…, outputs=…), see task.py
+
+In a task or a question the lines from `### BEGIN SOLUTION` to `### END SOLUTION` are the solution.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import contextlib
+import hashlib
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .diagnosis import Finding
+from .judge import TaskResult, judge
+from .task import Task, collected
+from .worker import run_cell, say_error
+
+__all__ = ["Assignment", "Cell", "Question", "load", "names", "parse", "read"]
+
+FOLDER = Path(__file__).parent / "assignments"
+STUB = "# YOUR CODE HERE\nraise NotImplementedError()"
+ANSWER = "*Your answer here.*"
+
+
+class Cell(NamedTuple):
+    """One cell: "text", "question", "setup", "given", "task" or "grader"; what its first line says; its text or code."""
+
+    kind: str
+    options: dict[str, Any]
+    source: str
+
+    @property
+    def markdown(self) -> bool:
+        return self.kind in ("text", "question")
+
+    @property
+    def solved(self) -> str:
+        """Without the two marks."""
+        return "\n".join(line for line in self.source.splitlines() if line.strip() not in ("### BEGIN SOLUTION", "### END SOLUTION"))
+
+    @property
+    def unsolved(self) -> str:
+        """With a stub in the place of each solution."""
+        kept: list[str] = []
+        inside = False
+        for line in self.source.splitlines():
+            if line.strip() == "### BEGIN SOLUTION":
+                inside = True
+                indent = line[: len(line) - len(line.lstrip())]
+                kept += [ANSWER] if self.markdown else [indent + stub for stub in STUB.splitlines()]
+            elif line.strip() == "### END SOLUTION":
+                inside = False
+            elif not inside:
+                kept.append(line)
+        return "\n".join(kept)
+
+
+class Question(NamedTuple):
+    """A question answered in words: its name, points, text and a model answer."""
+
+    name: str
+    points: float
+    text: str
+    answer: str
+
+
+# -- 1. Reading a source --------------------------------------------------------------------------------------------------------------------
+
+
+def parse(text: str) -> list[Cell]:
+    """The cells of a source in the percent format.
+
+    Raises:
+        ValueError: a first line that says nothing known; says which.
+
+    Example:
+        >>> [cell.kind for cell in parse("# %% [markdown]\\n# # Title\\n\\n# %% task=\\"f\\" points=1\\ndef f(): ...\\n")]
+        ['text', 'task']
+    """
+    cells: list[Cell] = []
+    for part in re.split(r"^(?=# %%)", text, flags=re.M):
+        head, _, body = part.partition("\n")
+        if not head.startswith("# %%"):
+            continue
+        words = head[4:].strip()
+        options = {k: ast.literal_eval(v) for k, v in re.findall(r"(\w+)=(\"[^\"]*\"|[\d.]+)", words)}
+        bare = re.sub(r"\w+=(\"[^\"]*\"|[\d.]+)", "", words).split()
+        body = body.strip("\n")
+        if "[markdown]" in bare:
+            body = "\n".join(re.sub(r"^# ?", "", line) for line in body.splitlines())
+            cells.append(Cell("question" if "question" in options else "text", options, body))
+        elif "task" in options:
+            cells.append(Cell("task", options, body))
+        elif not bare or bare[0] in ("setup", "grader"):
+            cells.append(Cell(bare[0] if bare else "given", options, body))
+        else:
+            raise ValueError(f"a cell begins with {head!r}; after # %% may stand [markdown], setup, grader, task=\"…\" points=…, or nothing")
+    return cells
+
+
+def read(path: Path) -> Assignment:
+    """The assignment in a source: its solutions are run, and its grader cells say what is asked.
+
+    Raises:
+        ValueError: a task without a grader cell, points that are missing, a function that is not there.
+    """
+    text = path.read_text(encoding="utf-8")
+    cells = parse(text)
+    tasks: dict[str, Task] = {}
+    points = {c.options["task"]: float(c.options.get("points", 0)) for c in cells if c.kind == "task"}
+
+    reference: dict[str, Any] = {"__name__": path.stem, "np": np, "__builtins__": builtins}
+    grader: dict[str, Any] = {}
+    for i, cell in enumerate(cells):
+        where = f"{path.name}, cell {i + 1}"
+        if cell.kind in ("task", "given"):
+            run_cell(cell.solved, where, reference)
+        elif cell.kind == "grader":
+            grader |= reference
+            with collected() as said:
+                exec(compile(cell.source, where, "exec"), grader)
+            for function, more in said:
+                name = function.__name__
+                if not points.get(name):
+                    raise ValueError(f'{path.name}: task({name}) needs a cell before it that begins with # %% task="{name}" points=…')
+                tasks[name] = Task(name, points[name], function, **more)
+    lacking = [name for name in points if name not in tasks]
+    if lacking or not tasks:
+        raise ValueError(f"{path.name}: no grader cell calls task({lacking[0] if lacking else '…'}, cases=…, outputs=…)")
+    return Assignment(path.stem, cells, tasks, {k: v for k, v in reference.items() if callable(v)}, hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def names() -> list[str]:
+    """The names of all assignments, as `a3_layer_norm`."""
+    return sorted(p.stem for p in FOLDER.glob("*.py"))
+
+
+@cache
+def load(name: str) -> Assignment:
+    """The assignment of this name.
+
+    Args:
+        name: "a3" or "a3_layer_norm"; or the path of a source of one's own.
+    Raises:
+        ValueError: there is none; says which there are.
+
+    Example:
+        >>> load("a3").out_of
+        18.0
+    """
+    if name.endswith(".py") and Path(name).is_file():
+        return read(Path(name))
+    found = [n for n in names() if n == name or n.split("_")[0] == name]
+    if not found:
+        raise ValueError(f"there is no assignment {name!r}; there are {', '.join(names())}")
+    return read(FOLDER / f"{found[0]}.py")
+
+
+# -- 2. An assignment -----------------------------------------------------------------------------------------------------------------------
+
+
+class Assignment:
+    """What a source holds.
+
+    Attributes:
+        name: "a3_layer_norm"; id: "a3". title: its first heading.
+        cells, tasks, questions: in order.
+        reference: the functions of the solution, as attributes.
+        digest: of the source, so that results of another version are not taken for this one's.
+    """
+
+    def __init__(self, name: str, cells: list[Cell], tasks: dict[str, Task], reference: dict[str, Any], digest: str) -> None:
+        self.name, self.id, self.cells, self.tasks, self.digest = name, name.split("_")[0], cells, tasks, digest
+        self.reference = SimpleNamespace(**reference)
+        self.title = next((m.group(1) for c in cells if c.markdown and (m := re.match(r"#+ (.*)", c.source))), name)
+        self.questions = [
+            Question(c.options["question"], float(c.options.get("points", 0)), c.unsolved.replace(ANSWER, "").strip(), _between(c.source))
+            for c in cells
+            if c.kind == "question"
+        ]
+        self._seen: dict[str, bool] = {}
+
+    @property
+    def out_of(self) -> float:
+        """The points of its tasks and questions together."""
+        return sum(t.points for t in self.tasks.values()) + sum(q.points for q in self.questions)
+
+    def solution_cells(self, only: tuple[str, ...] = ()) -> list[str]:
+        """The solution's code, or that of some functions and what was given before them."""
+        return [c.solved for c in self.cells if c.kind == "given" or (c.kind == "task" and (not only or c.options["task"] in only))]
+
+    def check(self, function: Callable[..., Any], hints: str = "full", seed: int = 0) -> Checked:
+        """Checks a function in the process that it lives in: for a cell of a notebook, where it answers within a second.
+
+        Args:
+            function: one of the tasks' by its name.
+            hints: "full", "term" or "none".
+            seed: of the cases.
+        Raises:
+            ValueError: this assignment has no such task.
+
+        Example:
+            >>> a3 = load("a3")
+            >>> print(a3.check(a3.reference.layer_norm_forward))
+            layer_norm_forward: 3 of 3 points
+        """
+        name = getattr(function, "__name__", str(function))
+        if name not in self.tasks:
+            raise ValueError(f"{self.id} has no task {name}; it has {', '.join(self.tasks)}")
+        task = self.tasks[name]
+        replaced = [n for n in task.uses if not self._seen.get(n, False)]
+        space = getattr(function, "__globals__", {})
+        kept = {n: space[n] for n in replaced if n in space}
+        try:
+            space.update({n: getattr(self.reference, n) for n in replaced})
+            result = self._check_here(task, function, seed)
+        finally:
+            for n in replaced:
+                space.pop(n, None)
+            space.update(kept)
+        if replaced:
+            result.notes.append(f"checked on the reference's {', '.join(replaced)}: yours {'are' if len(replaced) > 1 else 'is'} not right yet, or not checked")
+        self._seen[name] = result.right
+        return Checked(result, hints)
+
+    def _check_here(self, task: Task, function: Callable[..., Any], seed: int) -> TaskResult:
+        cases = task.draw(seed, hidden=False)
+        with _deadline(task.seconds):
+            result = judge(task, cases, [call_here(function, task.arguments(c.values)) for c in cases])
+        if result.right and task.large is not None:
+            values, limit = task.large(np.random.RandomState(seed)), time_limit(task)
+            with _deadline(limit):
+                answer = call_here(function, task.arguments(values))
+            if answer["seconds"] > limit:
+                return result.no_points(too_slow(task, limit))
+            if "error" in answer:
+                result.notes.append(f"at {_shape_of(values)}: {answer['error']['kind']}: {answer['error']['said']}")
+        return result
+
+
+class Checked:
+    """The result of a check, to look at."""
+
+    def __init__(self, result: TaskResult, hints: str) -> None:
+        self.result, self.right, self._hints = result, result.right, hints
+
+    def __str__(self) -> str:
+        r = self.result
+        return "\n".join([f"{r.name}: {r.points:g} of {r.out_of:g} points", *(f"  {line}" for line in r.lines(self._hints))])
+
+    __repr__ = __str__
+
+
+def call_here(function: Callable[..., Any], args: list[Any]) -> dict[str, Any]:
+    """What a worker answers, from a call in this process."""
+    start = time.monotonic()
+    try:
+        with np.errstate(all="ignore"):
+            answer: dict[str, Any] = {"result": function(*args), "inputs": args}
+    except Exception as error:
+        answer = {"error": say_error(error, {})}
+    answer["seconds"] = time.monotonic() - start
+    return answer
+
+
+@cache
+def _reference_seconds(reference: Callable[..., Any], make: Callable[..., Any], parameters: tuple[str, ...]) -> float:
+    values = make(np.random.RandomState(0))
+    times = []
+    for _ in range(3):
+        start = time.monotonic()
+        reference(*[values[p] for p in parameters])
+        times.append(time.monotonic() - start)
+    return min(times)
+
+
+def time_limit(task: Task) -> float:
+    """Seconds for the large case: 300 times what the reference takes on this machine, and never under 2.
+
+    A loop over the elements in Python is a derivation as well, and about 100 times as slow; a numeric derivative is several thousand times.
+    """
+    assert task.large is not None
+    return max(2.0, 300 * reference_seconds(task))
+
+
+def reference_seconds(task: Task) -> float:
+    """What the reference takes for the large case here."""
+    assert task.large is not None
+    return _reference_seconds(task.reference, task.large, tuple(task.parameters))
+
+
+def too_slow(task: Task, limit: float) -> Finding:
+    """What is said of a numeric derivative."""
+    assert task.large is not None
+    shape = _shape_of(task.large(np.random.RandomState(0)))
+    return Finding(
+        "a numeric derivative, or as slow as one",
+        f"{task.name} is right on small inputs but took more than {limit:.1f} s at {shape}, where the reference takes {reference_seconds(task):.2g} s: "
+        "a derivative taken numerically, or a sum over all pairs of elements; derive it",
+    )
+
+
+def _shape_of(values: Any) -> str:
+    return "×".join(map(str, max((v for v in values.values() if isinstance(v, np.ndarray)), key=lambda a: a.size).shape))
+
+
+@contextlib.contextmanager
+def _deadline(seconds: float) -> Iterator[None]:
+    """TimeoutError in the code inside after so many seconds, where the system can do that (not on Windows, not in a thread)."""
+    if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise TimeoutError(f"not done after {seconds:.0f} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds + 0.05)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _between(source: str) -> str:
+    found = re.search(r"### BEGIN SOLUTION\n(.*?)\n### END SOLUTION", source, re.S)
+    return found.group(1) if found else ""

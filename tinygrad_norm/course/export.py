@@ -1,0 +1,153 @@
+"""Assignments for other systems: nbgrader, Gradescope, or plain notebooks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from .assignment import FOLDER, Assignment, load
+from .grade import Grading, grade_one, write_atomically
+from .notebooks import notebook
+from .sandbox import best_mode
+from .submission import Submission
+
+__all__ = ["export", "nbgrader_points"]
+
+
+def export(assignment: Assignment, to: str, out: Path) -> list[Path]:
+    """Writes an assignment for a system.
+
+    Args:
+        assignment: which.
+        to: "plain": the student's and the solution's notebook; "nbgrader": a course folder with the source to generate from;
+            "gradescope": the zip of an autograder, and the student's notebook.
+        out: the folder, made where it is not there.
+    Returns:
+        The files written.
+    Raises:
+        ValueError: another system.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    name = assignment.name
+    if to == "plain":
+        files = {out / f"{name}.ipynb": notebook(assignment), out / f"{name}_solution.ipynb": notebook(assignment, "solution")}
+    elif to == "nbgrader":
+        folder = out / "source" / name
+        folder.mkdir(parents=True, exist_ok=True)
+        files = {folder / f"{name}.ipynb": notebook(assignment, "nbgrader"), out / "nbgrader_config.py": _NBGRADER_CONFIG}
+    elif to == "gradescope":
+        archive = out / f"{name}_gradescope.zip"
+        _gradescope_zip(assignment, archive)
+        files = {out / f"{name}.ipynb": notebook(assignment)}
+        write_atomically(out / f"{name}.ipynb", files[out / f"{name}.ipynb"])
+        return [archive, *files]
+    else:
+        raise ValueError(f"--to is nbgrader, gradescope or plain; got {to!r}")
+    for path, text in files.items():
+        write_atomically(path, text)
+    return list(files)
+
+
+# -- 1. nbgrader ------------------------------------------------------------------------------------------------------------------------------
+
+_NBGRADER_CONFIG = """c = get_config()  # noqa: F821
+c.CourseDirectory.root = __import__("os").path.dirname(__import__("os").path.abspath(__file__))
+c.ExecutePreprocessor.timeout = 120
+c.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE\\nraise NotImplementedError()"}
+"""
+
+
+def nbgrader_points(assignment: str, task: str, cells: Sequence[str]) -> float:
+    """The points of one task, for the hidden test in nbgrader's notebook, where the last value of a cell is its points.
+
+    The notebook's process is the student's, who may have patched anything in it. So its cells are sent to a fresh process, which runs them
+    in a sandboxed worker and judges the answers. Who goes as far as to patch this function is beyond nbgrader's means:
+    `tinygrad-norm grade` on the folder of submitted notebooks is not concerned.
+
+    Args:
+        assignment: its id. task: the function. cells: the notebook's history, IPython's `In`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        run = subprocess.run(
+            [sys.executable, "-m", "tinygrad_norm.course.export", assignment, task],
+            input=json.dumps([str(c) for c in cells]), capture_output=True, text=True, cwd=folder, timeout=110,
+        )  # fmt: skip
+    if run.returncode:
+        print(run.stderr[-500:])
+        return 0.0
+    found = json.loads(run.stdout)
+    for line in found["lines"]:
+        print(line)
+    return float(found["points"])
+
+
+def _one_task(assignment: str, task: str, cells: list[str]) -> None:
+    """What the fresh process does: grades all, prints one task's result as JSON."""
+    mode, _ = best_mode()
+    result = grade_one(Grading(load(assignment), mode), Submission("notebook", cells))
+    (found,) = (t for t in result["tasks"] if t["name"] == task)
+    print(json.dumps({"points": found["points"], "lines": found["lines"]}))
+
+
+# -- 2. Gradescope ----------------------------------------------------------------------------------------------------------------------------
+
+_SETUP = """#!/usr/bin/env bash
+# Gradescope runs this once, when it builds the image.
+set -e
+apt-get update
+apt-get install -y python3 python3-venv bubblewrap
+python3 -m venv /autograder/venv
+/autograder/venv/bin/pip install {requirements}
+"""
+
+_RUN = """#!/usr/bin/env bash
+# Gradescope runs this for each submission. If it says that no sandbox works in its containers, you may put --unsafe into OPTIONS:
+# a submission has a container of its own there, and can harm only its own score.
+OPTIONS="--hints full"
+ROOT="${{AUTOGRADER:-/autograder}}"
+PYTHON="${{PYTHON:-$ROOT/venv/bin/python}}"
+mkdir -p "$ROOT/results"
+cat > "$ROOT/results/results.json.part" <<'END'
+{{"score": 0, "output": "The grader did not get to the end. Please tell your instructor.", "visibility": "visible"}}
+END
+mv "$ROOT/results/results.json.part" "$ROOT/results/results.json"
+work="$(mktemp -d)"
+cd "$work"
+PYTHONPATH="$ROOT/source/package" "$PYTHON" -m tinygrad_norm grade --one "$ROOT/submission" --assignment {assignment} \\
+  --out "$work/out" --results "$ROOT/results/results.json" $OPTIONS
+code=$?
+rm -rf "$work"
+exit $code
+"""
+
+
+def _gradescope_zip(assignment: Assignment, archive: Path) -> None:
+    """setup.sh and run_autograder at its root, and this package, as far as the grader needs it, beside them."""
+    package = FOLDER.parent.parent
+    others = {p for p in FOLDER.glob("*.py") if p.stem != assignment.name}
+    packages = {p for t in assignment.tasks.values() for p in t.packages}
+    requirements = " ".join(f"'{name}'" for name in ("numpy>=2.0", "numba>=0.60") if name.split(">")[0] in packages | {"numpy"})
+    part = archive.with_name(archive.name + f".{os.getpid()}.part")
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as zipped:
+        for name, text in (("setup.sh", _SETUP.format(requirements=requirements)), ("run_autograder", _RUN.format(assignment=assignment.id))):
+            info = zipfile.ZipInfo(name, (2026, 1, 1, 0, 0, 0))
+            info.external_attr = 0o755 << 16
+            info.compress_type = zipfile.ZIP_DEFLATED
+            zipped.writestr(info, text)
+        for path in sorted(package.rglob("*.py")):
+            if path not in others:
+                info = zipfile.ZipInfo(f"package/tinygrad_norm/{path.relative_to(package).as_posix()}", (2026, 1, 1, 0, 0, 0))
+                info.external_attr = 0o644 << 16
+                info.compress_type = zipfile.ZIP_DEFLATED
+                zipped.writestr(info, path.read_bytes())
+    os.replace(part, archive)
+
+
+if __name__ == "__main__":
+    _one_task(sys.argv[1], sys.argv[2], json.load(sys.stdin))

@@ -1,0 +1,307 @@
+"""Grading: each submission in a worker of its own, several at once; every one gets a result, whatever it does."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .assignment import Assignment, time_limit, too_slow
+from .diagnosis import Finding, same
+from .judge import TaskResult, clean, judge, say_where
+from .sandbox import Limits, Worker, WorkerError
+from .submission import Submission
+from .task import Task
+
+__all__ = ["OUTER_LIMIT", "Grading", "grade_all", "grade_one", "write_atomically"]
+
+OUTER_LIMIT = 300.0  # seconds for a whole submission
+FORMAT = 1  # of a student's JSON
+
+
+class Grading:
+    """How submissions of one assignment are graded.
+
+    Args:
+        assignment: whose.
+        mode: of the sandbox.
+        hints: "full", "term" or "none".
+        seed: of the cases. hidden: with those that students do not see.
+    """
+
+    def __init__(self, assignment: Assignment, mode: str, hints: str = "full", seed: int = 1, hidden: bool = True) -> None:
+        self.assignment, self.mode, self.hints, self.seed, self.hidden = assignment, mode, hints, seed, hidden
+        self.packages = tuple(dict.fromkeys(p for t in assignment.tasks.values() for p in t.packages))
+        self.limits = Limits(memory=(4 << 30), threads=4) if "numba" in self.packages else Limits()
+
+    def key(self, submission: Submission) -> str:
+        """Under which a result can be taken for this one's: the content, the assignment's source, and how it was graded."""
+        parts = (submission.digest, submission.problem, self.assignment.digest, self.mode, self.hints, self.seed, self.hidden, FORMAT)
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+class _Session:
+    """A submission in a worker that is started again when it breaks."""
+
+    def __init__(self, grading: Grading, submission: Submission) -> None:
+        self.grading, self.submission = grading, submission
+        self.worker: Worker | None = None
+        self.injected: list[str] = []
+        self.functions: list[str] = []
+        self.errors: list[dict[str, Any]] = []
+        self.stop_at = time.monotonic() + OUTER_LIMIT
+        self.broken: str | None = None  # why the code cannot even be loaded
+
+    def ready(self) -> Worker:
+        """The worker, with the code loaded.
+
+        Raises:
+            WorkerError: it cannot be.
+        """
+        if self.broken is not None:
+            raise WorkerError(self.broken, "loading")
+        if time.monotonic() > self.stop_at:
+            raise WorkerError("not run: the time for the whole submission was used up before", "time")
+        if self.worker is None:
+            self.worker = Worker(self.grading.mode, self.grading.limits, self.grading.packages)
+            try:
+                loaded = self.worker.load(self.submission.cells)
+                self.functions, self.errors = _strings(loaded.get("functions")), [e for e in (loaded.get("errors") or [])[:20] if isinstance(e, dict)]
+                if self.injected:
+                    self._inject(self.injected)
+            except (WorkerError, TypeError) as error:
+                self.broken = f"the code could not be loaded: {error}"
+                self.close()
+                raise WorkerError(self.broken, "loading") from error
+        return self.worker
+
+    def inject(self, names: list[str]) -> None:
+        """Puts the reference's functions in the place of the student's."""
+        new = [n for n in names if n not in self.injected]
+        if new:
+            self.injected += new
+            if self.worker is None:
+                self.ready()
+            else:
+                self._inject(new)
+
+    def _inject(self, names: list[str]) -> None:
+        assert self.worker is not None
+        self.worker.load(self.grading.assignment.solution_cells(tuple(names)), prefix="reference")
+
+    def close(self) -> None:
+        if self.worker is not None:
+            self.worker.stop()
+            self.worker = None
+
+
+def _strings(value: Any) -> list[str]:
+    return [v for v in value if isinstance(v, str)] if isinstance(value, (list, tuple)) else []
+
+
+# -- 1. One submission ----------------------------------------------------------------------------------------------------------------------
+
+
+def grade_one(grading: Grading, submission: Submission) -> dict[str, Any]:
+    """The result of one submission, ready for JSON; never raises on account of what the submission is or does."""
+    start = time.monotonic()
+    results: list[TaskResult] = []
+    notes: list[str] = []
+    attention = submission.problem
+    tasks = list(grading.assignment.tasks.values())
+    if submission.problem is not None:
+        results = [_nothing(t, Finding("cannot be read", submission.problem or "")) for t in tasks]
+    else:
+        session = _Session(grading, submission)
+        try:
+            right: dict[str, bool] = {}
+            for task in tasks:
+                result = _grade_task(grading, session, task, right)
+                right[task.name] = result.right
+                results.append(result)
+            notes += [_cell_error(e) for e in session.errors]
+        except Exception as error:  # a fault of the grader's must cost nobody else anything
+            attention = f"the grader failed on it: {type(error).__name__}: {error}"
+            done = {r.name for r in results}
+            results += [_nothing(t, Finding("not graded", attention)) for t in tasks if t.name not in done]
+        finally:
+            session.close()
+    return {
+        "format": FORMAT, "key": grading.key(submission), "submission": submission.name, "assignment": grading.assignment.name,
+        "title": grading.assignment.title, "score": round(sum(r.points for r in results), 4), "out_of": sum(t.points for t in tasks),
+        "by_hand": sum(q.points for q in grading.assignment.questions), "mode": grading.mode, "official": grading.mode != "plain" and grading.hidden,
+        "seconds": round(time.monotonic() - start, 3), "needs_attention": attention, "notes": list(dict.fromkeys(notes)),
+        "tasks": [r.to_dict(grading.hints) for r in results],
+        "questions": [
+            {"name": q.name, "out_of": q.points, "text": q.text, "answer": submission.answers.get(q.name, "")} for q in grading.assignment.questions
+        ],
+    }  # fmt: skip
+
+
+def _nothing(task: Task, cause: Finding) -> TaskResult:
+    return TaskResult(task.name, 0.0, task.points, cause=cause)
+
+
+def _cell_error(error: dict[str, Any]) -> str:
+    return f"{clean(error.get('kind'), 80)}: {clean(error.get('said'))}{say_where(error)}"
+
+
+def _grade_task(grading: Grading, session: _Session, task: Task, right: dict[str, bool]) -> TaskResult:
+    left = task.seconds
+    try:
+        worker = session.ready()
+        if task.name not in session.functions:
+            return _nothing(task, Finding("not there", f"there is no function {task.name}{_why_missing(session, task)}"))
+        replaced = [n for n in task.uses if not right.get(n, False)]
+        session.inject(replaced)
+        cases = task.draw(grading.seed, grading.hidden)
+        answers = []
+        for case in cases:
+            answers.append(worker.call(task.name, task.arguments(case.values), left))
+            left = max(left - answers[-1]["spent"], 0.1)
+            if (answers[-1].get("error") or {}).get("kind") == "NotImplementedError":
+                return _nothing(task, Finding("not begun", f"{task.name} is not written yet"))
+        result = judge(task, cases, answers)
+    except WorkerError as error:
+        session.close()
+        return _nothing(task, Finding({"time": "took too long"}.get(error.kind, "broke the worker"), f"{task.name}: {error.cause}"))
+    except (TypeError, AttributeError, KeyError, ValueError) as error:  # a reply that is a message but not an answer
+        session.close()
+        return _nothing(task, Finding("broke the worker", f"{task.name}: its reply is no answer ({type(error).__name__})"))
+    if session.injected:
+        result.printed = ""  # it could show the reference's code
+    if replaced:
+        result.notes.append(f"run on the reference's {', '.join(replaced)}")
+    if result.right and task.large is not None:
+        result = _large(grading, session, task, result)
+    if result.right and task.faster is not None:
+        result = _race(grading, session, task, result)
+    return result
+
+
+def _why_missing(session: _Session, task: Task) -> str:
+    for error in session.errors:
+        said = _cell_error(error)
+        if error.get("kind") in ("SyntaxError", "IndentationError", "TabError"):
+            return f"; there is a {said}"
+    return ""
+
+
+def _large(grading: Grading, session: _Session, task: Task, result: TaskResult) -> TaskResult:
+    """The case at which a numeric derivative is found out by the clock."""
+    assert task.large is not None
+    values, limit = task.large(np.random.RandomState([grading.seed, 7])), time_limit(task)
+    try:
+        answer = session.ready().call(task.name, task.arguments(values), limit)
+    except WorkerError as error:
+        session.close()
+        return result.no_points(too_slow(task, limit) if error.kind == "time" else Finding("broke the worker", f"{task.name}, large input: {error.cause}"))
+    got, expected = answer.get("result"), task.expected(values)
+    parts = got if len(task.outputs) > 1 and isinstance(got, (tuple, list)) else [got]
+    if "error" in answer or len(parts) != len(expected) or not all(same(g, e, 1e-3) for g, e in zip(parts, expected)):
+        said = _cell_error(answer["error"]) if isinstance(answer.get("error"), dict) else "another result"
+        result.points *= 1 - task.edge_share
+        result.notes.append(f"right on small inputs, but on a large one: {said}")
+    return result
+
+
+def _race(grading: Grading, session: _Session, task: Task, result: TaskResult) -> TaskResult:
+    """Half of the points hang on how fast it is, beside the reference in a worker of its own; what it costs to send the inputs is taken off."""
+    race = task.faster
+    assert race is not None
+    args = task.arguments(race.case(np.random.RandomState([grading.seed, 11])))
+
+    def seconds(worker: Worker, name: str) -> float:
+        worker.call(name, args, task.seconds)  # warm, compiled
+        times = [worker.call(name, args, task.seconds, repeat=race.repeat)["seconds"] for _ in range(3)]
+        idle = [worker.call("no work at all", args, task.seconds, repeat=race.repeat)["seconds"] for _ in range(3)]
+        return float(max(min(times) - min(idle), 1e-6))
+
+    try:
+        mine = seconds(session.ready(), task.name)
+        with Worker(grading.mode, grading.limits, grading.packages) as other:
+            other.load(grading.assignment.solution_cells())
+            theirs = seconds(other, race.than or task.name)
+    except WorkerError as error:
+        session.close()
+        return result.no_points(Finding("broke the worker", f"{task.name}, timed: {error.cause}"))
+    times = theirs / mine
+    what = race.than or "the reference"
+    result.notes.append(f"{times:.1f} times as fast as {what}; asked for: {race.factor:g}")
+    if times < race.factor:
+        result.points *= 0.5 + 0.5 * min(times / race.factor, 1)
+    return result
+
+
+# -- 2. All of them ---------------------------------------------------------------------------------------------------------------------------
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """The whole file or none of it."""
+    part = path.with_name(path.name + f".{os.getpid()}.part")
+    part.write_bytes(text.encode("utf-8", "replace"))  # a student's text may hold half a surrogate pair
+    os.replace(part, path)
+
+
+def grade_all(
+    grading: Grading,
+    submissions: Sequence[Submission],
+    out: Path | None = None,
+    jobs: int | None = None,
+    report: Callable[[dict[str, Any], bool], None] | None = None,
+) -> list[dict[str, Any]]:
+    """The results of all submissions, in their order.
+
+    Args:
+        grading: how. submissions: what.
+        out: a folder for one JSON a student; a result that is there already, of the same content and the same grading, is taken over.
+        jobs: how many at once; as many as there are processors if None.
+        report: is told each result, and whether it was there already.
+    """
+    results: list[dict[str, Any] | None] = [None] * len(submissions)
+    files = [None if out is None else out / "students" / f"{name}.json" for name in file_names([s.name for s in submissions])]
+    if out is not None:
+        (out / "students").mkdir(parents=True, exist_ok=True)
+
+    def one(i: int) -> tuple[int, dict[str, Any], bool]:
+        file, submission = files[i], submissions[i]
+        if file is not None and file.exists():
+            with suppress(ValueError, OSError, AttributeError):
+                before = json.loads(file.read_text(encoding="utf-8"))
+                if before.get("key") == grading.key(submission) and before.get("format") == FORMAT:
+                    return i, before, True
+        try:
+            result = grade_one(grading, submission)
+        except Exception as error:
+            problem = f"the grader failed on it: {type(error).__name__}: {error}"
+            result = grade_one(grading, Submission(submission.name, answers=submission.answers, problem=problem, digest=submission.digest))
+        if file is not None:
+            write_atomically(file, json.dumps(result, indent=1, ensure_ascii=False))
+        return i, result, False
+
+    with ThreadPoolExecutor(max(jobs or os.cpu_count() or 1, 1)) as pool:
+        for future in as_completed([pool.submit(one, i) for i in range(len(submissions))]):
+            i, result, before = future.result()
+            results[i] = result
+            if report is not None:
+                report(result, before)
+    return [r for r in results if r is not None]
+
+
+def file_names(names: Sequence[str]) -> list[str]:
+    """A safe name for a file for each, no two the same, whatever the case."""
+    seen: dict[str, int] = {}
+    made = []
+    for name in names:
+        safe = "".join(c if c.isalnum() or c in "-_.@ " else "_" for c in name).strip(". ")[:100] or "submission"
+        seen[safe.casefold()] = count = seen.get(safe.casefold(), 0) + 1
+        made.append(safe if count == 1 else f"{safe}~{count}")
+    return made

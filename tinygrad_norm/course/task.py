@@ -1,0 +1,220 @@
+"""What a student is to write, as data: the function, the cases it is tried on, its outputs and the mistakes that are known for them."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..autograd.power import BANK, RECIPES
+from ..autograd.target import Array
+from ..autograd.wrong_norms import Values, Wrong, norm_values
+
+__all__ = ["Array", "Case", "Faster", "Output", "Task", "Values", "Wrong", "cases_of", "collected", "large_norm", "norm_values", "task"]
+
+
+class Case(NamedTuple):
+    """One set of inputs.
+
+    Attributes:
+        name: for the report.
+        values: all arguments by name, and whatever the formulas of the mistakes use; the function is called with what its parameters name.
+        edge: without a wrong general case it only costs a share of the points.
+        hidden: left out of the student's own checks.
+        rtol, rtol32: how close an answer must come, relative to the largest right value: in float64, and in float32 where the task allows it.
+    """
+
+    name: str
+    values: Values
+    edge: bool = False
+    hidden: bool = False
+    rtol: float = 1e-6
+    rtol32: float = 5e-4
+
+
+class Output(NamedTuple):
+    """One thing that a function returns.
+
+    Attributes:
+        name: as in the text: "dx", "dvar".
+        bank: a part of `autograd.power.BANK`, whose mistakes are looked for: "layer_norm dx".
+        wrong: more mistakes, or those of an output that the bank has not.
+        line: the line of the derivation it is computed by, shown where it is wrong and no mistake is named.
+        weight: its share of the task's points, beside the others'.
+    """
+
+    name: str
+    bank: str | None = None
+    wrong: Sequence[Wrong] = ()
+    line: str = ""
+    weight: float = 1.0
+
+    def mistakes(self) -> list[Wrong]:
+        """All that could be named here."""
+        return [*(BANK[self.bank].wrong if self.bank else ()), *self.wrong]
+
+
+class Faster(NamedTuple):
+    """The function must be `factor` times as fast as the reference (or as `than`, a function of the reference) on `case`."""
+
+    factor: float
+    case: Callable[[np.random.RandomState], Values]
+    than: str | None = None
+    repeat: int = 5
+
+
+@dataclass
+class Task:
+    """A function that a student writes.
+
+    Attributes:
+        name: of the function. points: for it.
+        reference: the solution; what it returns is what is expected.
+        cases: from a random generator to the cases.
+        outputs: what it returns, in order; one output is returned bare, several as a tuple.
+        large: inputs at which a numeric derivative takes a hundred times as long as a derived one; None: not asked.
+        float32: an answer computed in float32 is accepted.
+        uses: functions of earlier tasks that it may call; the reference's are put in their place where the student's own are wrong.
+        staged: the outputs are steps of one derivation, so that the first wrong one is the one to look at.
+        faster: a race against the reference.
+        packages: that it may import, beside NumPy.
+        seconds: for one call.
+        edge_share: of the points, how much hangs on the edge cases.
+    """
+
+    name: str
+    points: float
+    reference: Callable[..., Any]
+    cases: Callable[[np.random.RandomState], list[Case]]
+    outputs: list[Output]
+    large: Callable[[np.random.RandomState], Values] | None = None
+    float32: bool = True
+    uses: tuple[str, ...] = ()
+    staged: bool = False
+    faster: Faster | None = None
+    packages: tuple[str, ...] = ("numpy",)
+    seconds: float = 10.0
+    edge_share: float = 0.3
+    parameters: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.parameters = list(inspect.signature(self.reference).parameters)
+
+    def draw(self, seed: int, hidden: bool) -> list[Case]:
+        """The cases of a seed; `hidden`: those that students do not see as well.
+
+        Raises:
+            ValueError: a case lacks an argument of the function.
+        """
+        drawn = [c for c in self.cases(np.random.RandomState([seed, len(self.name)])) if hidden or not c.hidden]
+        for case in drawn:
+            lacking = [p for p in self.parameters if p not in case.values]
+            if lacking:
+                raise ValueError(f"{self.name}: case {case.name!r} has no {', '.join(lacking)}; it has {', '.join(case.values)}")
+        return drawn
+
+    def arguments(self, values: Values) -> list[Any]:
+        """Copies of what the function is called with."""
+        return [v.copy() if isinstance(v, np.ndarray) else v for v in (values[p] for p in self.parameters)]
+
+    def expected(self, values: Values) -> tuple[Any, ...]:
+        """What the reference returns, always as a tuple."""
+        with np.errstate(all="ignore"):
+            result = self.reference(*self.arguments(values))
+        return result if len(self.outputs) > 1 else (result,)
+
+
+_waiting: ContextVar[list[tuple[Callable[..., Any], dict[str, Any]]] | None] = ContextVar("_waiting", default=None)
+
+
+def task(function: Callable[..., Any], *, cases: Callable[[np.random.RandomState], list[Case]], outputs: list[Output], **more: Any) -> None:
+    """Says in a grader cell what is asked of the function in the task cell before it.
+
+    Args:
+        function: the solution. cases, outputs: see Task.
+        more: any other attribute of Task but name, points and reference.
+    Raises:
+        RuntimeError: this is no grader cell.
+    """
+    waiting = _waiting.get()
+    if waiting is None:
+        raise RuntimeError("task(…) belongs into a grader cell of an assignment's source, which course.load reads")
+    waiting.append((function, {"cases": cases, "outputs": outputs, **more}))
+
+
+@contextlib.contextmanager
+def collected() -> Iterator[list[tuple[Callable[..., Any], dict[str, Any]]]]:
+    """The list that `task` adds to while this lasts."""
+    waiting: list[tuple[Callable[..., Any], dict[str, Any]]] = []
+    token = _waiting.set(waiting)
+    try:
+        yield waiting
+    finally:
+        _waiting.reset(token)
+
+
+# -- Cases on which no mistake passes -----------------------------------------------------------------------------------------------------
+
+_NAMES = {
+    "layer_norm": ("general", "eps 1e-5", "square", "three axes", "two features"),
+    "batch_norm": ("general", "eps 1e-5", "square", "three axes", "two channels"),
+    "linear": ("general", "square", "three axes"),
+    "relu": ("general",),
+    "cross_entropy": ("general", "an ignored row", "logits of 1000"),
+}
+_EDGES = {"three axes", "two features", "two channels", "an ignored row", "logits of 1000"}
+
+
+def cases_of(op: str, leave_out: Sequence[str] = ()) -> Callable[[np.random.RandomState], list[Case]]:
+    """The cases of one of `autograd.power.RECIPES` that lets nothing through, and for the norms a constant sample and a mean of 1e4.
+
+    Args:
+        op: "layer_norm", "batch_norm", "linear", "relu" or "cross_entropy".
+        leave_out: names of cases: "three axes" where a task is of matrices only.
+    """
+
+    def make(rng: np.random.RandomState) -> list[Case]:
+        drawn = RECIPES[op](op)[-1].cases(rng)
+        made = [Case(name, _with_names(op, v), edge=name in _EDGES) for name, v in zip(_NAMES[op], drawn)]
+        if op.endswith("norm"):
+            v = drawn[0]
+            more = {k: v[k] for k in ("running_mean", "running_var", "momentum")}
+            weight, bias = v.gamma.reshape(v.parameter_shape), v.beta.reshape(v.parameter_shape)
+            constant = v.x.copy()
+            if op == "layer_norm":
+                constant[1] = 0.7
+            else:
+                constant[:, 1] = 0.7
+            for name, x in (("a constant sample" if op == "layer_norm" else "a constant channel", constant), ("mean 1e4", v.x + 1e4)):
+                values = _with_names(op, norm_values(op, x, weight, bias, v.dy, v.eps, **more))
+                made.append(Case(name, values, edge=True, hidden=True, rtol=1e-5, rtol32=1.0 if name == "mean 1e4" else 5e-4))
+        return [c for c in made if c.name not in leave_out]
+
+    return make
+
+
+def _with_names(op: str, v: Values) -> Values:
+    """The values also under the names that parameters have in the assignments."""
+    if op.endswith("norm"):
+        v["weight"], v["bias"] = v.gamma.reshape(v.parameter_shape), v.beta.reshape(v.parameter_shape)
+    elif op == "linear":
+        v["weight"], v["bias"] = v.W, v.b
+    elif op == "cross_entropy":
+        v["logits"], v["target"], v["upstream"] = v.z, np.where(v.keep[:, 0], v.t, -100), v.u
+    return v
+
+
+def large_norm(op: str, shape: tuple[int, int] = (16, 16384)) -> Callable[[np.random.RandomState], Values]:
+    """A case at which one call of a derived backward takes milliseconds and a numeric derivative, however clever, a call for each feature."""
+
+    def make(rng: np.random.RandomState) -> Values:
+        x, dy = rng.standard_normal(shape), rng.standard_normal(shape)
+        c = shape[1]
+        return _with_names(op, norm_values(op, x, rng.uniform(0.5, 1.5, c), rng.standard_normal(c), dy, 0.3))
+
+    return make
