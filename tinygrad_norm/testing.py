@@ -390,7 +390,11 @@ CASES: list[Case] = [
     Case("layer_normalization axes (2, 0)", _keras_norm((2, 0), 0.3), [normal(3, 4, 2), normal(3, 2), normal(3, 2)]),
     Case("unbiased_layer_norm", _unbiased_norm, [normal(6, 5), normal(5), normal(5)]),
     Case("masked_layer_norm", _masked_norm((5,)), [normal(4, 5), prefixes(5, 5, 3, 2, 4), normal(5), normal(5)]),
-    Case("masked_layer_norm over two axes", _masked_norm((3, 4), 0.3), [normal(2, 3, 4), lambda rng: prefixes(3, 3, 2)(rng)[..., None], normal(3, 4), normal(3, 4)]),
+    Case(
+        "masked_layer_norm over two axes",
+        _masked_norm((3, 4), 0.3),
+        [normal(2, 3, 4), lambda rng: prefixes(3, 3, 2)(rng)[..., None], normal(3, 4), normal(3, 4)],
+    ),
     Case("masked_batch_norm", _masked_batch, [normal(4, 3, 5), prefixes(5, 5, 3, 0, 1), normal(3), normal(3)]),
     Case("cross_entropy", lambda lib, x, t: lib.nn.functional.cross_entropy(x, t), [normal(6, 5), integers(5, 6)]),
     Case("cross_entropy sum", lambda lib, x, t: lib.nn.functional.cross_entropy(x, t, reduction="sum"), [normal(6, 5), integers(5, 6)]),
