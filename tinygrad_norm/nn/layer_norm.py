@@ -14,6 +14,8 @@ The rows do not meet: there is nothing to remember between batches, and train an
     variance            biased (divides by D)      biased
     names of γ, β       weight, bias               gamma, beta
     axes                the last ones, by shape    any, by number; -1 by default
+
+Keras' layer, and the variant that tutorials write by hand, are in layer_norm_variants.py; sequences with padding in masked_norm.py.
 """
 
 from __future__ import annotations

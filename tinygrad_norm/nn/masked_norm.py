@@ -197,7 +197,7 @@ class MaskedLayerNormBackward(Function):
         d, Ju = gamma * dy, J(u)  # noqa: N806
         q = a * dy - rstd * (m(xhat * d) * u + m(xhat * u) * d)
         gradient_dy = np.where(mask, gamma * Ju + a * xhat + b, 0)  # (5)
-        gradient_x = J(q) - rstd * xhat * m(u * J(d))  # (7)
+        gradient_x = np.where(mask, J(q) - rstd * xhat * m(u * J(d)), 0)  # (7)
         gradient_weight = None if weight is None else (dy * Ju).sum(axis=0).reshape(self.shape)  # (6)
         return gradient_dy.reshape(x.shape), gradient_x.reshape(x.shape), gradient_weight
 
