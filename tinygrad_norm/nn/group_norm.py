@@ -133,11 +133,11 @@ def group_norm_backward(dy, x, weight, stats, dx, dweight, dbias, partial):  # t
                 dx[n, g, k, j] = rstd * (gamma * dy[n, g, k, j] - mean_d - xhat * mean_dx)  # (7)
     for g in prange(groups):
         for k in range(channels):
-            sum_s, sum_t = 0.0, 0.0
-            for n in range(samples):
-                sum_s += partial[0, n, g, k]  # (6)
-                sum_t += partial[1, n, g, k]
-            dbias[g, k], dweight[g, k] = sum_s, sum_t
+            dbias[g, k], dweight[g, k] = zero, zero
+        for n in range(samples):
+            for k in range(channels):
+                dbias[g, k] += partial[0, n, g, k]  # (6)
+                dweight[g, k] += partial[1, n, g, k]
 
 
 # -- 3. On the graph ------------------------------------------------------------------------------------------------------------------

@@ -170,12 +170,13 @@ class MaskedLayerNormBackward(Function):
         self.stats, self.mask, self.shape = stats, mask, shape
         width = math.prod(shape)
         rows = as_rows(x, width)
-        dx, dweight, dbias = np.empty(rows.shape, x.dtype), np.zeros(width, x.dtype), np.zeros(width, x.dtype)
+        dx, dweight, dbias = np.empty(x.shape, x.dtype), np.zeros(shape, x.dtype), np.zeros(shape, x.dtype)
         gamma = np.ones(width, x.dtype) if weight is None else weight.reshape(width)
         if x.size:
             partial = np.empty((chunks(2 * x.size), 2, width), x.dtype)
-            masked_layer_norm_backward(2 * x.size, as_rows(dy, width), rows, mask, gamma, stats, dx, dweight, dbias, partial)
-        return dx.reshape(x.shape), dweight.reshape(shape), dbias.reshape(shape)
+            flat = dx.reshape(rows.shape), dweight.reshape(width), dbias.reshape(width)
+            masked_layer_norm_backward(2 * x.size, as_rows(dy, width), rows, mask, gamma, stats, *flat, partial)
+        return dx, dweight, dbias
 
     def backward(self, u: Array, a: Array, b: Array) -> Any:
         dy, x, weight = self.saved_tensors

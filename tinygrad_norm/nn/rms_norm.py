@@ -150,12 +150,12 @@ class RMSNormBackward(Function):
         self.scale, self.shape = scale, shape
         width = math.prod(shape)
         rows = as_rows(x, width)
-        dx, dweight = np.empty(rows.shape, x.dtype), np.zeros(width, x.dtype)
+        dx, dweight = np.empty(x.shape, x.dtype), np.zeros(shape, x.dtype)
         gamma = np.ones(width, x.dtype) if weight is None else weight.reshape(width)
         if x.size:
             partial = np.empty((chunks(2 * x.size), width), x.dtype)
-            rms_norm_backward(2 * x.size, as_rows(dy, width), rows, gamma, scale, dx, dweight, partial)
-        return dx.reshape(x.shape), dweight.reshape(shape)
+            rms_norm_backward(2 * x.size, as_rows(dy, width), rows, gamma, scale, dx.reshape(rows.shape), dweight.reshape(width), partial)
+        return dx, dweight
 
     def backward(self, u: Array, a: Array) -> Any:
         dy, x, weight = self.saved_tensors
