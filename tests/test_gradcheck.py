@@ -626,12 +626,22 @@ def test_gradgradcheck_finds_a_wrong_second_derivative():
         (tg.nn.LayerNorm((3, 4), eps=0.3).double(), (2, 3, 4)),
         (tg.nn.BatchNorm1d(4, eps=0.3).double(), (6, 4)),
         (tg.nn.BatchNorm1d(3).double(), (4, 3, 5)),
+        (tg.nn.GroupNorm(2, 6, eps=0.3).double(), (3, 6, 5)),
+        (tg.nn.GroupNorm(2, 6).double(), (3, 6)),
+        (tg.nn.InstanceNorm1d(3, affine=True).double(), (4, 3, 5)),
+        (tg.nn.RMSNorm(5).double(), (4, 5)),
+        (tg.nn.RMSNorm((3, 4), eps=0.3).double(), (2, 3, 4)),
+        (tg.nn.LayerNormalization(axis=[0, 2], epsilon=0.3), (3, 4, 2)),
     ],
-    ids=["layer", "layer over two axes", "batch", "batch (N, C, L)"],
+    ids=lambda value: value._get_name() if isinstance(value, tg.nn.Module) else "×".join(map(str, value)),
 )
 def test_the_norms_keep_their_invariants(norm, shape):
-    norm.weight._data[...] = np.random.RandomState(1).uniform(-2, 2, norm.weight.shape)
-    norm.bias._data[...] = 0.7
+    norm(leaf(*shape))
+    rng = np.random.RandomState(1)
+    for p in norm.parameters():
+        p._data[...] = rng.uniform(-2, 2, p.shape)
+    if isinstance(norm, tg.nn.BatchNorm1d):
+        norm.reset_running_stats()
     report = check_norm_invariants(norm, leaf(*shape))
     assert report.ok, report
     assert max(i.error for i in report) < 1e-13
@@ -648,6 +658,12 @@ def test_broken_invariants_are_named():
     assert broken(norm_backward(1, 0)) == {"dx ⟂ x − μ"}
     assert broken(lambda x: x - x.mean(1, True)) == {"dx ⟂ x − μ", "scale"}
     assert "shift" in broken(lambda x: x / ((x * x).mean(1, True) + 0.3).sqrt())
+    uncentred = check_norm_invariants(lambda x: x / ((x * x).mean(1, True) + 0.3).sqrt(), leaf(4, 5), axes=(1,), eps=0.3, centred=False)
+    assert uncentred.ok
+    assert [i.name for i in uncentred] == ["dx ⟂ x", "scale", "groups"]
+    assert not check_norm_invariants(lambda x: F.layer_norm(x, (5,)), leaf(4, 5), axes=(1,), centred=False).ok
+    whole = check_norm_invariants(lambda x: F.group_norm(x, 1), leaf(3, 4, 5), axes=(2,))
+    assert not whole["groups"].ok  # one group of four channels, and none of them alone
     assert "groups" in broken(lambda x: F.batch_norm(x, None, None, training=True, eps=0.3))
     with pytest.raises(ValueError, match="say over which axes"):
         check_norm_invariants(lambda x: x, leaf(4, 5))

@@ -58,7 +58,7 @@ def test_the_command(capsys, monkeypatch):
 @pytest.mark.parametrize("option", [["--epochs", "3"], ["--norm", "batch"], ["--batch-size", "4"], ["--plot", "x.png"]])
 def test_options_that_it_does_not_take_are_refused(option, capsys):
     assert main(["train", "--task", "delayed-sum", *option]) == 2
-    assert f"takes --lr and --seed alone, not {option[0]}" in capsys.readouterr().err
+    assert f"{option[0]} goes with --task mlp, not with --task delayed-sum" in capsys.readouterr().err
 
 
 def test_bad_values():

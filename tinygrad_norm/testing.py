@@ -97,6 +97,72 @@ def _batch_eval(name: str, shape: tuple[int, ...]) -> Case:
     return Case(f"batch_norm eval {name}", run, [normal(*shape, scale=2), normal(c), positive(c), normal(c), normal(c)])
 
 
+def _rms(name: str, shape: tuple[int, ...], normalized: tuple[int, ...], eps: float | None = None) -> Case:
+    samples = [normal(*shape, scale=2), normal(*normalized)]
+    return Case(f"rms_norm {name}", lambda lib, x, w: lib.nn.functional.rms_norm(x, normalized, w, eps), samples)
+
+
+def _group(name: str, shape: tuple[int, ...], groups: int, eps: float = 1e-5) -> Case:
+    samples = [normal(*shape, scale=2), normal(shape[1]), normal(shape[1])]
+    return Case(f"group_norm {name}", lambda lib, x, w, b: lib.nn.functional.group_norm(x, groups, w, b, eps), samples)
+
+
+def _instance(name: str, shape: tuple[int, ...]) -> Case:
+    samples = [normal(*shape, scale=2), normal(shape[1]), normal(shape[1])]
+    return Case(f"instance_norm {name}", lambda lib, x, w, b: lib.nn.functional.instance_norm(x, weight=w, bias=b), samples)
+
+
+def _instance_eval(lib: Any, x: Any, mean: Any, var: Any, w: Any, b: Any) -> Any:
+    return lib.nn.functional.instance_norm(x, mean.detach(), var.detach(), w, b, False)
+
+
+def prefixes(length: int, *counts: int) -> Sample:
+    """The mask of sequences of these lengths, padded to one length."""
+    return lambda rng: np.arange(length) < np.array(counts)[:, None]
+
+
+# Where torch has no such function, the formula in its primitives.
+
+
+def _keras_norm(axis: Any, eps: float = 1e-3) -> Callable[..., Any]:
+    def run(lib: Any, x: Any, gamma: Any, beta: Any) -> Any:
+        if hasattr(lib.nn, "LayerNormalization"):
+            return lib.nn.functional.layer_normalization(x, gamma, beta, axis, eps)
+        axes = [axis % x.ndim] if isinstance(axis, int) else [a % x.ndim for a in axis]
+        shape = [n if a in axes else 1 for a, n in enumerate(x.shape)]
+        centred = x - x.mean(axes, keepdim=True)
+        return centred / ((centred**2).mean(axes, keepdim=True) + eps).sqrt() * gamma.reshape(shape) + beta.reshape(shape)
+
+    return run
+
+
+def _unbiased_norm(lib: Any, x: Any, gamma: Any, beta: Any) -> Any:
+    if hasattr(lib.nn, "UnbiasedLayerNorm"):
+        return lib.nn.functional.unbiased_layer_norm(x, gamma, beta, 0.01)
+    return gamma * (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 0.01) + beta
+
+
+def _masked_norm(normalized: tuple[int, ...], eps: float = 1e-5) -> Callable[..., Any]:
+    def run(lib: Any, x: Any, mask: Any, w: Any, b: Any) -> Any:
+        if hasattr(lib.nn, "MaskedLayerNorm"):
+            return lib.nn.functional.masked_layer_norm(x, mask, normalized, w, b, eps)
+        axes = tuple(range(-len(normalized), 0))
+        mask = mask.expand(x.shape)
+        n = mask.sum(axes, keepdim=True)
+        centred = (x - (x * mask).sum(axes, keepdim=True) / n) * mask
+        return (centred / ((centred**2).sum(axes, keepdim=True) / n + eps).sqrt() * w + b) * mask
+
+    return run
+
+
+def _masked_batch(lib: Any, x: Any, mask: Any, w: Any, b: Any) -> Any:
+    if hasattr(lib.nn, "MaskedBatchNorm1d"):
+        return lib.nn.functional.masked_batch_norm(x, mask, None, None, w, b, True)
+    mask = mask[:, None]
+    centred = (x - (x * mask).sum((0, 2), keepdim=True) / mask.sum()) * mask
+    return (centred / ((centred**2).sum((0, 2), keepdim=True) / mask.sum() + 1e-5).sqrt() * w[:, None] + b[:, None]) * mask
+
+
 def _normed_lstm(lib: Any, x: Any, h: Any, c: Any, w_ih: Any, w_hh: Any, b: Any, *affine: Any) -> Any:
     def norm(i: int) -> Callable[[Any], Any]:
         weight, bias = affine[2 * i : 2 * i + 2]
@@ -324,6 +390,34 @@ CASES: list[Case] = [
     Case("batch_norm plain", lambda lib, x: lib.nn.functional.batch_norm(x, None, None, training=True), [normal(6, 5)]),
     _batch_eval("(6, 5)", (6, 5)),
     _batch_eval("(4, 3, 5)", (4, 3, 5)),
+    _rms("(6, 5)", (6, 5), (5,)),
+    _rms("square", (5, 5), (5,)),
+    _rms("(2, 3, 4) over (3, 4)", (2, 3, 4), (3, 4)),
+    _rms("eps 0.3", (6, 5), (5,), 0.3),
+    _rms("one row", (5,), (5,)),
+    Case("rms_norm plain", lambda lib, x: lib.nn.functional.rms_norm(x, (5,)), [normal(6, 5)]),
+    _group("(4, 6) by 2", (4, 6), 2),
+    _group("(3, 6, 5) by 3", (3, 6, 5), 3),
+    _group("(3, 4, 5) by 1", (3, 4, 5), 1),
+    _group("(3, 4, 5) by 4", (3, 4, 5), 4),
+    _group("(2, 4, 3, 2) by 2", (2, 4, 3, 2), 2, 0.3),
+    Case("group_norm plain", lambda lib, x: lib.nn.functional.group_norm(x, 2), [normal(3, 4, 5)]),
+    Case("group_norm no bias", lambda lib, x, w: lib.nn.functional.group_norm(x, 2, w), [normal(3, 4, 5), normal(4)]),
+    _instance("(4, 3, 5)", (4, 3, 5)),
+    _instance("square", (5, 5, 5)),
+    Case("instance_norm plain", lambda lib, x: lib.nn.functional.instance_norm(x), [normal(4, 3, 5)]),
+    Case("instance_norm eval", _instance_eval, [normal(4, 3, 5), normal(3), positive(3), normal(3), normal(3)]),
+    Case("layer_normalization", _keras_norm(-1), [normal(6, 5), normal(5), normal(5)]),
+    Case("layer_normalization axis 0", _keras_norm(0), [normal(6, 5), normal(6), normal(6)]),
+    Case("layer_normalization axes (2, 0)", _keras_norm((2, 0), 0.3), [normal(3, 4, 2), normal(3, 2), normal(3, 2)]),
+    Case("unbiased_layer_norm", _unbiased_norm, [normal(6, 5), normal(5), normal(5)]),
+    Case("masked_layer_norm", _masked_norm((5,)), [normal(4, 5), prefixes(5, 5, 3, 2, 4), normal(5), normal(5)]),
+    Case(
+        "masked_layer_norm over two axes",
+        _masked_norm((3, 4), 0.3),
+        [normal(2, 3, 4), lambda rng: prefixes(3, 3, 2)(rng)[..., None], normal(3, 4), normal(3, 4)],
+    ),
+    Case("masked_batch_norm", _masked_batch, [normal(4, 3, 5), prefixes(5, 5, 3, 0, 1), normal(3), normal(3)]),
     Case("cross_entropy", lambda lib, x, t: lib.nn.functional.cross_entropy(x, t), [normal(6, 5), integers(5, 6)]),
     Case("cross_entropy sum", lambda lib, x, t: lib.nn.functional.cross_entropy(x, t, reduction="sum"), [normal(6, 5), integers(5, 6)]),
     Case("cross_entropy none", lambda lib, x, t: lib.nn.functional.cross_entropy(x, t, reduction="none"), [normal(6, 5), integers(5, 6)]),

@@ -8,7 +8,8 @@ With x̂ = (x − μ)·rstd over M elements, y = γ⊙x̂ + β, and dx the gradi
     scale               y(a·x; a²·eps) = y(x): for the layer's own eps, up to ½ eps/var·|1 − 1/a²| of |y − β|         (4)
     groups              a change in one sample (LayerNorm) or channel (BatchNorm) moves no other                      (5)
 
-all sums over the statistics' axes. (2) is exact; it needs no γ: Σ d⊙x̂ = Σ dy⊙(y − β), and β is y at a constant x.
+all sums over the statistics' axes. (2) is exact; it needs no γ: Σ d⊙x̂ = Σ dy⊙(y − β), and β is y at a constant x. A norm that leaves
+the mean where it is (RMSNorm) has (2) with μ = 0, (4) and (5).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import nn
 from ..notebook import report_html
 from ..tensor import Tensor, grad
 from .report import format_table
@@ -70,15 +72,23 @@ class InvariantReport(list[Invariant]):
 
 
 def check_norm_invariants(
-    norm: Callable[[Tensor], Tensor], x: Tensor, axes: Sequence[int] | None = None, *, eps: float | None = None, rtol: float | None = None, seed: int = 0
+    norm: Callable[[Tensor], Tensor],
+    x: Tensor,
+    axes: Sequence[int] | None = None,
+    *,
+    eps: float | None = None,
+    centred: bool | None = None,
+    rtol: float | None = None,
+    seed: int = 0,
 ) -> InvariantReport:
-    """Whether a LayerNorm-like or BatchNorm-like function keeps the invariants (1) to (5).
+    """Whether a normalizing function keeps the invariants (1) to (5).
 
     Args:
         norm: takes x, returns y of its shape: a layer, or a function of x alone. In training where that makes a difference.
         x: any shape, floating point; more than one value for each statistic.
-        axes: over which the statistics are taken; found out for LayerNorm and BatchNorm1d layers.
+        axes: over which the statistics are taken; found out for the layers of nn.
         eps: the layer's own; found out for layers, 1e-5 for functions.
+        centred: whether the norm subtracts the mean; found out for layers, True for functions.
         rtol: how far off relative to the terms of each sum; 1e4 roundings of x's type if None.
         seed: of dy and the shift.
     Returns:
@@ -93,12 +103,22 @@ def check_norm_invariants(
         >>> report.ok, [i.name for i in report]
         (True, ['dx sums to 0', 'dx ⟂ x − μ', 'shift', 'scale', 'groups'])
     """
+    name, shape = function_name(norm), x._data.shape
+    small = _eps(norm, x) if eps is None else float(eps)
+    subtracts = not isinstance(norm, nn.RMSNorm) if centred is None else centred
+    layer = norm
+    if isinstance(norm, nn.GroupNorm) and axes is None:  # its groups are no axis of x before x is looked at by groups
+        x = x.detach().reshape(shape[0], norm.num_groups, -1)
+        axes = (2,)
+
+        def norm(values: Tensor) -> Tensor:
+            return layer(values.reshape(shape)).reshape(x.shape)
+
     over = _axes(norm, x, axes)
-    small = float(getattr(norm, "eps", 1e-5)) if eps is None else float(eps)
     rng = np.random.RandomState([seed, 2031])  # a stream that nobody's inputs came from: dy ∝ x would hide a norm's mistakes
     values = x._data.copy()
     tolerance = 1e4 * float(np.finfo(values.dtype).eps) if rtol is None else rtol
-    snapshot = Snapshot(modules_of(norm))
+    snapshot = Snapshot(modules_of(layer))
 
     def f(array: Array) -> Array:
         try:
@@ -116,8 +136,8 @@ def check_norm_invariants(
     assert dx_tensor is not None
     dx, y0 = dx_tensor._data.astype(np.float64), y._data.astype(np.float64)
     exact = values.astype(np.float64)
-    mean = exact.mean(axis=over, keepdims=True)
-    var = exact.var(axis=over, keepdims=True)
+    mean = exact.mean(axis=over, keepdims=True) * subtracts
+    var = ((exact - mean) ** 2).mean(axis=over, keepdims=True)
     beta = f(np.broadcast_to(mean, values.shape))
     share = small / (var + small)
 
@@ -125,22 +145,25 @@ def check_norm_invariants(
         return np.asarray(a.sum(axis=over))
 
     report = InvariantReport()
-    report.function = function_name(norm)
+    report.function = name
     where = f"over axes {tuple(over)}"
     upstream = total(np.abs(dy * (y0 - beta)))
     # The scale of a dx without its cancellation: |dy (y − β)| is |d x̂|, and dx is about rstd times that.
     size = upstream / np.sqrt(total(var + small + 0 * exact) / total(1 + 0 * exact))
-    report.append(Invariant("dx sums to 0", f"Σ dx = 0 {where}", _worst(total(dx), size + total(np.abs(dx))), tolerance))
+    if subtracts:
+        report.append(Invariant("dx sums to 0", f"Σ dx = 0 {where}", _worst(total(dx), size + total(np.abs(dx))), tolerance))
     right = total(share * dy * (y0 - beta))
     terms = upstream + total(np.abs(dx * (exact - mean)))
-    says = f"Σ dx·(x − μ) = eps·rstd²·Σ dy·(y − β), {float(np.max(np.abs(right) / np.maximum(terms, 1e-300), initial=0)):.0e} of its terms"
-    report.append(Invariant("dx ⟂ x − μ", says, _worst(total(dx * (exact - mean)) - right, terms), tolerance))
+    along = "x − μ" if subtracts else "x"
+    says = f"Σ dx·({along}) = eps·rstd²·Σ dy·(y − β), {float(np.max(np.abs(right) / np.maximum(terms, 1e-300), initial=0)):.0e} of its terms"
+    report.append(Invariant(f"dx ⟂ {along}", says, _worst(total(dx * (exact - mean)) - right, terms), tolerance))
     spread = float(np.sqrt(var.max(initial=0)))
     centre = float(np.abs(mean).max(initial=0))
     shift = 3 * (spread or 1.0)
     reach = np.abs(y0 - beta).max(initial=0) + 1e-300
     lost = tolerance * (1 + (centre + shift) / max(float(np.sqrt(var.min(initial=1e300))), 1e-12))
-    report.append(Invariant("shift", f"y(x + {shift:.3g}) = y(x)", float(np.abs(f(exact + shift) - y0).max(initial=0) / reach), lost))
+    if subtracts:
+        report.append(Invariant("shift", f"y(x + {shift:.3g}) = y(x)", float(np.abs(f(exact + shift) - y0).max(initial=0) / reach), lost))
     a = 2.0
     # (1 + e)^(−½) − (1 + e/a²)^(−½) is what eps makes of it, with e = eps/var.
     e = small / np.maximum(var, 1e-300)
@@ -154,6 +177,11 @@ def _worst(error: Array, scale: Array) -> float:
     return float(np.max(np.abs(error) / np.maximum(scale, 1e-300), initial=0))
 
 
+def _eps(norm: Any, x: Tensor) -> float:
+    own = getattr(norm, "epsilon", getattr(norm, "eps", 1e-5))
+    return float(np.finfo(x._data.dtype).eps if own is None else own)
+
+
 def _axes(norm: Any, x: Tensor, axes: Sequence[int] | None) -> tuple[int, ...]:
     n = x._data.ndim
     if axes is None:
@@ -162,7 +190,9 @@ def _axes(norm: Any, x: Tensor, axes: Sequence[int] | None) -> tuple[int, ...]:
         elif hasattr(norm, "num_features") and is_module(norm):
             if not norm.training and getattr(norm, "running_mean", None) is not None:
                 raise ValueError("check_norm_invariants: in eval a BatchNorm scales by constants and has none of the invariants: call train()")
-            axes = [a for a in range(n) if a != 1]
+            axes = [n - 1] if isinstance(norm, nn.InstanceNorm1d) else [a for a in range(n) if a != 1]
+        elif isinstance(norm, nn.LayerNormalization):
+            axes = norm.axis if isinstance(norm.axis, list) else [norm.axis]
         else:
             raise ValueError("check_norm_invariants: say over which axes the function normalizes, as axes=(-1,)")
     found = tuple(sorted(a % n if -n <= a < n else a for a in axes))

@@ -1,5 +1,5 @@
-"""Layers, one room a family: linear, activation, softmax, layer_norm, batch_norm, loss, dropout, embedding, attention, transformer,
-recurrent, sequences; module and containers hold them, init fills them."""
+"""Layers, one room a family: linear, activation, softmax, loss; layer_norm, batch_norm and the other norms; dropout, embedding,
+attention, transformer; recurrent, sequences. module and containers hold them, init fills them."""
 
 from . import functional, init, utils
 from .activation import GELU, ReLU, Sigmoid, SiLU, Tanh
@@ -7,11 +7,16 @@ from .batch_norm import BatchNorm1d
 from .containers import Flatten, Identity, ModuleDict, ModuleList, Sequential
 from .dropout import Dropout
 from .embedding import Embedding, LearnedPositions, SinusoidalPositions
+from .group_norm import GroupNorm
+from .instance_norm import InstanceNorm1d
 from .layer_norm import LayerNorm
+from .layer_norm_variants import LayerNormalization, UnbiasedLayerNorm
 from .linear import Linear
 from .loss import CrossEntropyLoss, MSELoss, NLLLoss
+from .masked_norm import MaskedBatchNorm1d, MaskedLayerNorm
 from .module import Module, Parameter
 from .recurrent import LayerNormLSTMCell, LSTMCell, RNNCell
+from .rms_norm import RMSNorm
 from .sequences import run_cell
 from .softmax import LogSoftmax, Softmax
 from .transformer import MultiheadAttention, TransformerEncoder, TransformerEncoderLayer, causal_mask
@@ -23,20 +28,26 @@ __all__ = [
     "Dropout",
     "Embedding",
     "Flatten",
+    "GroupNorm",
     "Identity",
+    "InstanceNorm1d",
     "LSTMCell",
     "LayerNorm",
     "LayerNormLSTMCell",
+    "LayerNormalization",
     "LearnedPositions",
     "Linear",
     "LogSoftmax",
     "MSELoss",
+    "MaskedBatchNorm1d",
+    "MaskedLayerNorm",
     "Module",
     "ModuleDict",
     "ModuleList",
     "MultiheadAttention",
     "NLLLoss",
     "Parameter",
+    "RMSNorm",
     "RNNCell",
     "ReLU",
     "Sequential",
@@ -47,6 +58,7 @@ __all__ = [
     "Tanh",
     "TransformerEncoder",
     "TransformerEncoderLayer",
+    "UnbiasedLayerNorm",
     "causal_mask",
     "functional",
     "init",

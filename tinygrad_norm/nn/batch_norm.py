@@ -444,30 +444,8 @@ def batch_norm(
     return y
 
 
-class BatchNorm1d(Module):
-    """Normalizes each channel over the batch in training, and by running statistics in eval; Ioffe & Szegedy 2015.
-
-    A failed call changes no buffer.
-
-    Args:
-        num_features: C.
-        eps: added to the variance.
-        momentum: the weight of the new value in the running statistics; None for the average of all batches.
-        affine: whether γ and β are learned.
-        track_running_stats: whether running statistics are kept; without them eval uses the batch's.
-        dtype: of parameters and statistics, float32 by default.
-        bias: whether, where affine, there is a β.
-    Attributes:
-        weight, bias: γ and β, (C): ones and zeros at the start.
-        running_mean, running_var, num_batches_tracked: buffers; 0, 1 and 0 at the start.
-
-    Example:
-        >>> import tinygrad_norm as tg
-        >>> norm = tg.nn.BatchNorm1d(1)
-        >>> _ = norm(tg.tensor([[2.0], [0.0]]))
-        >>> norm.running_mean, norm.running_var
-        (tensor([0.1000]), tensor([1.1000]))
-    """
+class ChannelNorm(Module):
+    """What BatchNorm1d and InstanceNorm1d keep, whose arguments these are: γ, β and running statistics of C channels."""
 
     weight: Parameter | None
     bias: Parameter | None
@@ -487,14 +465,15 @@ class BatchNorm1d(Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
+        layer = type(self).__name__
         if isinstance(num_features, bool) or not isinstance(num_features, (int, np.integer)):
-            raise TypeError(f"BatchNorm1d: num_features must be an integer, the number of channels; got {type(num_features).__name__}")
+            raise TypeError(f"{layer}: num_features must be an integer, the number of channels; got {type(num_features).__name__}")
         if num_features < 0:
-            raise RuntimeError(f"BatchNorm1d: num_features must not be negative; got {num_features}")
-        check_eps("BatchNorm1d", eps)
+            raise RuntimeError(f"{layer}: num_features must not be negative; got {num_features}")
+        check_eps(layer, eps)
         if momentum is not None and (isinstance(momentum, bool) or not isinstance(momentum, (int, float, np.number))):
-            raise TypeError(f"BatchNorm1d: momentum must be a number or None; got {type(momentum).__name__}")
-        kind = parameter_dtype("BatchNorm1d", dtype, device)
+            raise TypeError(f"{layer}: momentum must be a number or None; got {type(momentum).__name__}")
+        kind = parameter_dtype(layer, dtype, device)
         self.num_features = c = int(num_features)
         self.eps = eps
         self.momentum = momentum
@@ -520,6 +499,39 @@ class BatchNorm1d(Module):
         if self.bias is not None:
             init.zeros_(self.bias)
 
+    def extra_repr(self) -> str:
+        """The arguments, as torch shows them."""
+        return (
+            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, bias={self.bias is not None}, "
+            f"track_running_stats={self.track_running_stats}"
+        )
+
+
+class BatchNorm1d(ChannelNorm):
+    """Normalizes each channel over the batch in training, and by running statistics in eval; Ioffe & Szegedy 2015.
+
+    A failed call changes no buffer.
+
+    Args:
+        num_features: C.
+        eps: added to the variance.
+        momentum: the weight of the new value in the running statistics; None for the average of all batches.
+        affine: whether γ and β are learned.
+        track_running_stats: whether running statistics are kept; without them eval uses the batch's.
+        dtype: of parameters and statistics, float32 by default.
+        bias: whether, where affine, there is a β.
+    Attributes:
+        weight, bias: γ and β, (C): ones and zeros at the start.
+        running_mean, running_var, num_batches_tracked: buffers; 0, 1 and 0 at the start.
+
+    Example:
+        >>> import tinygrad_norm as tg
+        >>> norm = tg.nn.BatchNorm1d(1)
+        >>> _ = norm(tg.tensor([[2.0], [0.0]]))
+        >>> norm.running_mean, norm.running_var
+        (tensor([0.1000]), tensor([1.1000]))
+    """
+
     def forward(self, input: Tensor) -> Tensor:
         """(N, C) or (N, C, L) to the same."""
         tracked = self.num_batches_tracked if self.training and self.track_running_stats else None
@@ -532,10 +544,3 @@ class BatchNorm1d(Module):
             tracked._data += 1
             touch(tracked)
         return y
-
-    def extra_repr(self) -> str:
-        """The arguments, as torch shows them."""
-        return (
-            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, bias={self.bias is not None}, "
-            f"track_running_stats={self.track_running_stats}"
-        )

@@ -1,4 +1,4 @@
-"""The functions of the rooms of nn/, under torch's name for them."""
+"""The functions of the rooms of nn/, under torch's name for those that torch has."""
 
 from ..ops.elementwise import sigmoid, tanh
 from ..ops.indexing import one_hot
@@ -7,9 +7,14 @@ from .attention import scaled_dot_product_attention
 from .batch_norm import batch_norm
 from .dropout import dropout
 from .embedding import embedding
+from .group_norm import group_norm
+from .instance_norm import instance_norm
 from .layer_norm import layer_norm
+from .layer_norm_variants import layer_normalization, unbiased_layer_norm
 from .linear import linear
 from .loss import cross_entropy, mse_loss, nll_loss
+from .masked_norm import masked_batch_norm, masked_layer_norm
+from .rms_norm import rms_norm
 from .softmax import log_softmax, softmax
 
 __all__ = [
@@ -18,16 +23,23 @@ __all__ = [
     "dropout",
     "embedding",
     "gelu",
+    "group_norm",
+    "instance_norm",
     "layer_norm",
+    "layer_normalization",
     "linear",
     "log_softmax",
+    "masked_batch_norm",
+    "masked_layer_norm",
     "mse_loss",
     "nll_loss",
     "one_hot",
     "relu",
+    "rms_norm",
     "scaled_dot_product_attention",
     "sigmoid",
     "silu",
     "softmax",
     "tanh",
+    "unbiased_layer_norm",
 ]

@@ -14,6 +14,8 @@ The rows do not meet: there is nothing to remember between batches, and train an
     variance            biased (divides by D)      biased
     names of γ, β       weight, bias               gamma, beta
     axes                the last ones, by shape    any, by number; -1 by default
+
+Keras' layer, and the variant that tutorials write by hand, are in layer_norm_variants.py; sequences with padding in masked_norm.py.
 """
 
 from __future__ import annotations
@@ -256,35 +258,15 @@ def layer_norm(
         >>> tg.nn.functional.layer_norm(tg.tensor([[1.0, 2.0, 3.0]]), (3,))
         tensor([[-1.2247,  0.0000,  1.2247]])
     """
-    check_tensor(input, "layer_norm")
-    shape = normalized_shape if type(normalized_shape) is tuple else _shape_argument(normalized_shape)
-    x = input._data
-    if not shape:
-        raise RuntimeError(f"Expected normalized_shape to be at least 1-dimensional, i.e., containing at least one element, but got {list(shape)}")
-    for what, t in (("weight", weight), ("bias", bias)):
-        if t is not None:
-            check_tensor(t, "layer_norm")
-            if t._data.shape != shape:
-                raise RuntimeError(
-                    f"Expected {what} to be of same shape as normalized_shape, but got {what} of shape {list(t.shape)} and normalized_shape = {list(shape)}"
-                )
-            if t._data.dtype != x.dtype:
-                raise RuntimeError(
-                    f"layer_norm: mixed dtype: the input is {input.dtype}, {what} is {t.dtype}: convert the input with .to({what}.dtype), or the layer"
-                )
-    if x.shape[-len(shape) :] != shape:
-        raise RuntimeError(
-            f"Given normalized_shape={list(shape)}, expected input with shape [{', '.join(['*', *map(str, shape)])}], but got input of size{list(x.shape)}"
-        )
-    if x.dtype.kind != "f":
-        raise RuntimeError(f"layer_norm: the input must be floating point; got {input.dtype}: convert it with .float()")
+    shape = normalized_shape if type(normalized_shape) is tuple else shape_argument("layer_norm", normalized_shape)
+    check_normalized("layer_norm", input, shape, weight, bias)
     y: Tensor = LayerNormFunction.apply(input, weight, bias, shape=shape, eps=float(eps))
     return y
 
 
-def _shape_argument(shape: Any) -> tuple[int, ...]:
+def shape_argument(op: str, shape: Any) -> tuple[int, ...]:
     if not isinstance(shape, Sequence) or isinstance(shape, str):
-        raise TypeError(f"layer_norm(): argument 'normalized_shape' must be tuple of ints, not {type(shape).__name__}")
+        raise TypeError(f"{op}(): argument 'normalized_shape' must be tuple of ints, not {type(shape).__name__}")
     return tuple(shape)
 
 
@@ -321,14 +303,9 @@ class LayerNorm(Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        lengths = (normalized_shape,) if isinstance(normalized_shape, numbers.Integral) else normalized_shape
-        if not isinstance(lengths, Sequence) or isinstance(lengths, str) or any(isinstance(n, bool) or not isinstance(n, numbers.Integral) for n in lengths):
-            raise TypeError(f"LayerNorm: normalized_shape must be an int or a sequence of ints, the lengths of the last axes; got {normalized_shape!r}")
-        if not lengths or any(n < 0 for n in lengths):
-            raise RuntimeError(f"LayerNorm: normalized_shape must hold at least one length, none negative; got {normalized_shape!r}")
+        self.normalized_shape = check_lengths("LayerNorm", normalized_shape)
         check_eps("LayerNorm", eps)
         kind = parameter_dtype("LayerNorm", dtype, device)
-        self.normalized_shape = tuple(int(n) for n in lengths)
         self.eps = eps
         self.elementwise_affine = elementwise_affine
         self.register_parameter("weight", Parameter(Tensor(np.ones(self.normalized_shape, kind))) if elementwise_affine else None)
@@ -348,6 +325,41 @@ class LayerNorm(Module):
     def extra_repr(self) -> str:
         """The arguments, as torch shows them."""
         return f"{self.normalized_shape}, eps={self.eps}, elementwise_affine={self.elementwise_affine}, bias={self.bias is not None}"
+
+
+def check_normalized(op: str, input: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None = None) -> None:
+    """The input ends in `shape`, γ and β have it, and all are of one floating point type: TypeError or RuntimeError otherwise."""
+    check_tensor(input, op)
+    x = input._data
+    if not shape:
+        raise RuntimeError(f"Expected normalized_shape to be at least 1-dimensional, i.e., containing at least one element, but got {list(shape)}")
+    for what, t in (("weight", weight), ("bias", bias)):
+        if t is not None:
+            check_tensor(t, op)
+            if t._data.shape != shape:
+                raise RuntimeError(
+                    f"Expected {what} to be of same shape as normalized_shape, but got {what} of shape {list(t.shape)} and normalized_shape = {list(shape)}"
+                )
+            if t._data.dtype != x.dtype:
+                raise RuntimeError(
+                    f"{op}: mixed dtype: the input is {input.dtype}, {what} is {t.dtype}: convert the input with .to({what}.dtype), or the layer"
+                )
+    if x.shape[-len(shape) :] != shape:
+        raise RuntimeError(
+            f"Given normalized_shape={list(shape)}, expected input with shape [{', '.join(['*', *map(str, shape)])}], but got input of size{list(x.shape)}"
+        )
+    if x.dtype.kind != "f":
+        raise RuntimeError(f"{op}: the input must be floating point; got {input.dtype}: convert it with .float()")
+
+
+def check_lengths(layer: str, shape: Any) -> tuple[int, ...]:
+    """normalized_shape as a layer takes it, as a tuple: TypeError or RuntimeError where it is no lengths of axes."""
+    lengths = (shape,) if isinstance(shape, numbers.Integral) else shape
+    if not isinstance(lengths, Sequence) or isinstance(lengths, str) or any(isinstance(n, bool) or not isinstance(n, numbers.Integral) for n in lengths):
+        raise TypeError(f"{layer}: normalized_shape must be an int or a sequence of ints, the lengths of the last axes; got {shape!r}")
+    if not lengths or any(n < 0 for n in lengths):
+        raise RuntimeError(f"{layer}: normalized_shape must hold at least one length, none negative; got {shape!r}")
+    return tuple(int(n) for n in lengths)
 
 
 def check_eps(layer: str, eps: Any) -> None:
