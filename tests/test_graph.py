@@ -86,7 +86,8 @@ def test_steps_are_the_engines_in_order_and_in_numbers(case, monkeypatch):
         for (_, g), right in zip(step.gives, wanted):
             np.testing.assert_array_equal(g, right)
     ends = {s.target: s.after for s in walk.steps[-1].sums}
-    leaves = list({id(e): e for node, _, _ in engine for e in node.edges if isinstance(e, tg.Tensor)}.values())  # those that a layer brought too
+    brought = [e for node, _, _ in engine for e in node.edges if isinstance(e, tg.Tensor)]  # by a layer
+    leaves = list({id(leaf): leaf for leaf in [*leaves, *brought]}.values())
     assert len(ends) == sum(leaf.grad is not None for leaf in leaves)
     for total in walk.steps[-1].sums:
         assert any(leaf.grad is not None and np.array_equal(total.after, leaf.grad.numpy(), equal_nan=True) for leaf in leaves)

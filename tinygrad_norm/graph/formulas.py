@@ -108,21 +108,45 @@ FORMULAS: dict[str, Formula] = {
     "NLLLossFunction": Formula("y = −w[target]·x[target]", "dx = zeros, with −g·w at target, divided by the weight of the batch for a mean"),
     "MSELossFunction": Formula("y = (x − target)²", "dx = 2(x − target)·g,  dtarget = −dx   (8), divided by the number of elements for a mean"),
     # nn/rms_norm, nn/group_norm, nn/masked_norm
-    "RMSNormFunction": Formula("y = γ·x̂,  x̂ = x·r,  r = (mean(x²) + eps)^(−½),  in each row   (1–3)", "dx = r·(d − x̂·mean(d·x̂)),  d = γ·g  (7);  dweight = Σ g·x̂, over the rows  (4)", "r of each row"),
-    "RMSNormBackward": Formula("dx, dγ of dy, x, γ   (4), (7)", "of dy: γ·Ju + a·x̂  (8);  of γ: Σ dy·Ju  (9);  of x: Jq − r·x̂·mean(u·dx)  (10);  u, a come in for dx, dγ"),
-    "GroupNormFunction": Formula("y = γ·x̂ + β,  x̂ = (x − mean)·rstd,  in each group of channels of each sample   (1–4)", "dx = rstd·(d − mean(d) − x̂·mean(d·x̂)),  d = γ·g  (7), (8);  dweight = Σ g·x̂,  dbias = Σ g  (6)", "mean, shift, rstd of each group"),
-    "GroupNormBackward": Formula("dx, dγ, dβ of dy, x, γ   (6–8)", "of dy: γ·Ju + a·x̂ + b  (9);  of γ: Σ dy·Ju  (10);  of x: Jq − rstd·x̂·mean(u·dx)  (11);  u, a, b come in for dx, dγ, dβ"),
-    "MaskedLayerNormFunction": Formula("y = γ·x̂ + β,  x̂ = (x − mean)·rstd, over what counts in each row; else 0   (1), (2)", "dx = rstd·(d − Σd/n − x̂·Σ(d·x̂)/n),  d = γ·g, where it counts  (4);  dweight = Σ g·x̂,  dbias = Σ g  (3)"),
-    "MaskedLayerNormBackward": Formula("dx, dγ, dβ of dy, x, γ   (3), (4)", "of dy: γ·Ju + a·x̂ + b, where it counts  (5);  of γ: Σ dy·Ju  (6);  of x: Jq − rstd·x̂·Σ(u·dx)/n  (7);  u, a, b come in for dx, dγ, dβ"),
+    "RMSNormFunction": Formula(
+        "y = γ·x̂,  x̂ = x·r,  r = (mean(x²) + eps)^(−½),  in each row   (1–3)",
+        "dx = r·(d − x̂·mean(d·x̂)),  d = γ·g  (7);  dweight = Σ g·x̂, over the rows  (4)",
+        "r of each row",
+    ),
+    "RMSNormBackward": Formula(
+        "dx, dγ of dy, x, γ   (4), (7)", "of dy: γ·Ju + a·x̂  (8);  of γ: Σ dy·Ju  (9);  of x: Jq − r·x̂·mean(u·dx)  (10);  u, a come in for dx, dγ"
+    ),
+    "GroupNormFunction": Formula(
+        "y = γ·x̂ + β,  x̂ = (x − mean)·rstd,  in each group of channels of each sample   (1–4)",
+        "dx = rstd·(d − mean(d) − x̂·mean(d·x̂)),  d = γ·g  (7), (8);  dweight = Σ g·x̂,  dbias = Σ g  (6)",
+        "mean, shift, rstd of each group",
+    ),
+    "GroupNormBackward": Formula(
+        "dx, dγ, dβ of dy, x, γ   (6–8)",
+        "of dy: γ·Ju + a·x̂ + b  (9);  of γ: Σ dy·Ju  (10);  of x: Jq − rstd·x̂·mean(u·dx)  (11);  u, a, b come in for dx, dγ, dβ",
+    ),
+    "MaskedLayerNormFunction": Formula(
+        "y = γ·x̂ + β,  x̂ = (x − mean)·rstd, over what counts in each row; else 0   (1), (2)",
+        "dx = rstd·(d − Σd/n − x̂·Σ(d·x̂)/n),  d = γ·g, where it counts  (4);  dweight = Σ g·x̂,  dbias = Σ g  (3)",
+    ),
+    "MaskedLayerNormBackward": Formula(
+        "dx, dγ, dβ of dy, x, γ   (3), (4)",
+        "of dy: γ·Ju + a·x̂ + b, where it counts  (5);  of γ: Σ dy·Ju  (6);  of x: Jq − rstd·x̂·Σ(u·dx)/n  (7);  u, a, b come in for dx, dγ, dβ",
+    ),
     # nn/recurrent, nn/sequences
-    "MemoryFunction": Formula("c′ = σ(f)·c + σ(i)·tanh(g)   (3), and σ(o)", "into the gates: g₀·g·i(1 − i), g₀·c·f(1 − f), g₀·i·(1 − g²), g₁·o(1 − o)  (7);  dc = g₀·f  (8);  g₀, g₁ come in for c′, σ(o)"),
+    "MemoryFunction": Formula(
+        "c′ = σ(f)·c + σ(i)·tanh(g)   (3), and σ(o)",
+        "into the gates: g₀·g·i(1 − i), g₀·c·f(1 − f), g₀·i·(1 − g²), g₁·o(1 − o)  (7);  dc = g₀·f  (8);  g₀, g₁ come in for c′, σ(o)",
+    ),
     "TakeSteps": Formula("y = the rows of x, one output for each step", "dx = each step's g back in its place, zeros elsewhere"),
     "PutSteps": Formula("y = the steps in their places, zeros elsewhere", "each step gets g at its places"),
     # nn/activation, nn/attention, nn/embedding, nn/dropout
     "GELUFunction": Formula("y = x·Φ(x)   (3)", "dx = g·(Φ(x) + x·φ(x))   (3)"),
     "TanhGELUFunction": Formula("y = ½x·(1 + tanh u),  u = √(2/π)·(x + 0.044715 x³)   (5)", "dx = g·(½(1 + tanh u) + ½x·(1 − tanh² u)·u′)   (5)"),
     "SiLUFunction": Formula("y = x·σ(x)   (6)", "dx = g·σ(x)·(1 + x·(1 − σ(x)))   (6)"),
-    "AttentionFunction": Formula("y = A V,  A = P·M,  P = softmax(c Q Kᵀ + B)   (1–4)", "dv = Aᵀ g  (5);  dZ = P·(dP − Σ dP·P)  (6);  dq = c dZ K,  dk = c dZᵀ Q,  dbias = dZ  (7)"),
+    "AttentionFunction": Formula(
+        "y = A V,  A = P·M,  P = softmax(c Q Kᵀ + B)   (1–4)", "dv = Aᵀ g  (5);  dZ = P·(dP − Σ dP·P)  (6);  dq = c dZ K,  dk = c dZᵀ Q,  dbias = dZ  (7)"
+    ),
     "WeightsFunction": Formula("P = softmax(c Q Kᵀ + B)   (1), (2)", "dZ = P·(g − Σ g·P)  (6);  dq = c dZ K,  dk = c dZᵀ Q,  dbias = dZ  (7)"),
     "EmbeddingFunction": Formula("y = W[i]   (1)", "dweight = at each row v, Σ g over the places where i = v   (2)"),
     "EmbeddingBackward": Formula("dW of dy   (2)", "of dy: the incoming gradient's row i   (1)"),
