@@ -11,6 +11,7 @@ for some milliseconds after their last work, at most.)
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import os
@@ -66,6 +67,8 @@ def peak_memory(held: work.Work, name: str) -> int:
     phase.call(phase.before())  # whatever is compiled or imported at the first call is no memory of the layer
     held.clear()
     gc.collect()
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)  # what malloc keeps for later (kernel.py) would not be counted when it is used again
     with suppress(OSError), open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # the peak starts again from here
     resident = _status("VmRSS")
