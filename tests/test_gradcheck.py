@@ -702,9 +702,9 @@ def test_the_command(capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "layer_norm (2, 3, 4) over 4" in out
     assert "\033[" not in out
-    assert run("--only", "tanh", "--json") == 0
+    assert run("--only", "logsumexp", "--json") == 0
     rows = json.loads(capsys.readouterr().out)
-    assert [row["dtype"] for row in rows] == ["float64", "float32"]
+    assert {row["dtype"] for row in rows} == {"float64", "float32"}
     assert all(row["ok"] for row in rows)
     with pytest.raises(ValueError, match=r"no op has 'nonsense' in its name; there are .*layer_norm"):
         run("--only", "nonsense")
