@@ -13,7 +13,7 @@ FLOORS = [
     {"dtype", "printing", "kernel", "random"},
     {"notebook"},
     {"tensor"},
-    {"ops"},
+    {"ops", "interchange"},
     {"creation"},
     {"nn.module"},
     {"nn.init", "nn.containers", "nn.utils"},

@@ -50,6 +50,7 @@ from .creation import (  # noqa: E402
     zeros_like,
 )
 from .dtype import Size, bool_, dtype, float32, float64, get_default_dtype, int64  # noqa: E402
+from .interchange import from_dlpack  # noqa: E402
 from .kernel import get_backend, get_num_threads, set_backend, set_num_threads  # noqa: E402
 from .nn.activation import relu  # noqa: E402
 from .nn.recurrent import lstm_cell, rnn_relu_cell, rnn_tanh_cell  # noqa: E402
@@ -138,6 +139,7 @@ __all__ = [
     "float",
     "float32",
     "float64",
+    "from_dlpack",
     "from_numpy",
     "full",
     "full_like",

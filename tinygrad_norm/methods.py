@@ -7,7 +7,7 @@ from the table; at run time `install` copies it.
 
 from __future__ import annotations
 
-from . import creation, notebook
+from . import creation, interchange, notebook
 from .nn import activation
 from .nn import softmax as shares  # the method of that name would hide it
 from .ops import elementwise, indexing, reduction, shape
@@ -130,6 +130,12 @@ class TensorMethods:
     uniform_ = creation.uniform_
     normal_ = creation.normal_
     random_ = creation.random_
+
+    # interchange
+    __array__ = interchange.array
+    __array_function__ = interchange.array_function
+    __dlpack__ = interchange.dlpack
+    __dlpack_device__ = interchange.dlpack_device
 
     # notebook
     _repr_html_ = notebook.tensor_html
