@@ -64,7 +64,7 @@ def test_what_cannot_be_shared_is_refused():
     for export in (np.from_dlpack, torch.from_dlpack, tg.from_dlpack):
         with pytest.raises(BufferError, match="require gradient"):
             export(wants)
-    with pytest.raises(BufferError, match="from_dlpack.*gradient"):
+    with pytest.raises(BufferError, match=r"from_dlpack.*gradient"):
         tg.from_dlpack(torch.ones(2, requires_grad=True))
     for odd in (torch.ones(2, dtype=torch.float16), torch.ones(2, dtype=torch.bfloat16), np.ones(2, np.int32), torch.ones(2, dtype=torch.complex64)):
         with pytest.raises(TypeError, match="expected float32, float64, int64 or bool"):
@@ -131,7 +131,7 @@ def test_numpy_functions_take_tensors_without_a_gradient():
 
 
 def test_operators_between_arrays_and_tensors_belong_to_the_tensor():
-    for wrong in (lambda: ARRAY + t, lambda: ARRAY * t, lambda: ARRAY @ t, lambda: ARRAY == t, lambda: t + ARRAY):
+    for wrong in (lambda: ARRAY + t, lambda: ARRAY * t, lambda: ARRAY @ t, lambda: ARRAY < t, lambda: t + ARRAY):
         with pytest.raises(TypeError, match=r"got ndarray: make a Tensor of it with tensor\(\.\.\.\) or from_numpy\(\.\.\.\)"):
             wrong()
     for product in (np.float32(2) * t, np.float64(2) * t, t * np.float64(2), np.int64(2) * t):

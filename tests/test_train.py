@@ -130,19 +130,3 @@ def test_a_missing_extra_is_named(module, args, tmp_path):
     assert done.returncode == 2
     assert "pip install" in done.stderr
 
-
-def test_files_that_are_not_ours_are_refused(tmp_path):
-    for name in ("a.npz", "a.safetensors"):
-        (tmp_path / name).write_bytes(b"not a tensor file")
-        with pytest.raises(ValueError, match="cannot be read"):
-            load(tmp_path / name)
-    with pytest.raises(ValueError, match="must end with"):
-        load(tmp_path / "a.pt")
-    with pytest.raises(FileNotFoundError):
-        load(tmp_path / "none.npz")
-    np.savez(tmp_path / "objects.npz", a=np.array([{}], dtype=object))
-    with pytest.raises(ValueError, match="cannot be read"):
-        load(tmp_path / "objects.npz")
-    with pytest.raises(TypeError, match="expected a Tensor"):
-        save({"a": np.ones(2)}, tmp_path / "b.npz")
-    assert not (tmp_path / "b.npz").exists()

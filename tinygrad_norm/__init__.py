@@ -93,6 +93,7 @@ from .tensor import Tensor, enable_grad, inference_mode, is_grad_enabled, no_gra
 
 if TYPE_CHECKING:
     from . import graph
+    from .serialization import load, save
 
 float = float32
 double = float64
@@ -156,6 +157,7 @@ __all__ = [
     "isfinite",
     "isinf",
     "isnan",
+    "load",
     "log",
     "log_softmax",
     "logsumexp",
@@ -191,6 +193,7 @@ __all__ = [
     "rnn_relu_cell",
     "rnn_tanh_cell",
     "rsqrt",
+    "save",
     "seed",
     "set_backend",
     "set_grad_enabled",
@@ -222,6 +225,8 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name == "graph":  # needed to look, not to compute: imported when it is first asked for
         return import_module(".graph", __name__)
+    if name in ("load", "save"):
+        return getattr(import_module(".serialization", __name__), name)
     raise AttributeError(
         f"module 'tinygrad_norm' has no attribute {name!r}: it keeps the part of torch that its layers, notebooks and documents use; "
         "dir(tinygrad_norm) lists it"
