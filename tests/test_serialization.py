@@ -352,8 +352,8 @@ def test_wrong_arguments(tmp_path):
         tg.load(tmp_path / "none.npz")
     with pytest.raises(FileNotFoundError, match="there is no folder"):
         tg.save({}, tmp_path / "no" / "a.npz")
+    (tmp_path / "folder.npz").mkdir()
     with pytest.raises(IsADirectoryError):
-        (tmp_path / "folder.npz").mkdir()
         tg.save({}, tmp_path / "folder.npz")
     for wrong, words in (
         ([tg.ones(1)], "expected a dict"), ({"a": object()}, "'a' is a object"), ({("a", 1): 1}, "keys must be strings or integers"), ({1.5: 1}, "keys must be"),

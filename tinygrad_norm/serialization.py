@@ -193,7 +193,7 @@ def _put_together(structure: str | None, arrays: dict[str, Array]) -> dict[Any, 
 
     try:
         whole = build(json.loads(structure))
-    except _Refused:
+    except _RefusedError:
         raise
     except (KeyError, TypeError, ValueError, RecursionError):
         _refuse("what it says of its own structure does not hold")
@@ -208,12 +208,12 @@ def _as_tensor(name: str, array: Array) -> Tensor:
     return Tensor(array)
 
 
-class _Refused(ValueError):
+class _RefusedError(ValueError):
     pass
 
 
 def _refuse(why: str) -> NoReturn:
-    raise _Refused(why)
+    raise _RefusedError(why)
 
 
 def _read_npz(file: Any) -> tuple[dict[str, Array], str | None]:

@@ -787,6 +787,8 @@ def touch(*tensors: Tensor) -> None:
 
 # -- 5. The walk -------------------------------------------------------------------------------------------------------------------
 
+examiners: list[Callable[[Function, Any], None]] = []  # called with every node and what its backward returned: autograd.detect_anomaly
+
 
 class _Spent(Function):
     """Stands where a once-differentiable op's gradient would have to be differentiated."""
@@ -826,6 +828,7 @@ def run_backward(
     results: Sequence[Any] = [_root_gradient(i, root, g, create_graph) for i, (root, g) in enumerate(zip(roots, gradients))]
     edges: Sequence[Edge] = [_edge_to(root) for root in roots]
     node, fresh = None, False
+    plain = not create_graph and not examiners
     wanted: set[Any] | None = None
     if inputs is not None:
         _check_inputs(inputs, "backward" if accumulate else "grad")
@@ -876,7 +879,7 @@ def run_backward(
                         continue
                 if len(entry) > 2:
                     entry[1:] = [_zeros(meta, create_graph) if g is None else g for g, meta in zip(entry[1:], node.outputs)]
-                results = _recorded_backward(node, entry[1:]) if create_graph else type(node).backward(*entry)
+                results = type(node).backward(*entry) if plain else _examined_backward(node, entry, create_graph)
                 if type(results) is not tuple:
                     results = tuple(results) if type(results) is list else (results,)
                 if not retain_graph and node._saved:
@@ -970,6 +973,14 @@ def _nodes_towards(wanted: set[Any], roots: Sequence[Edge]) -> set[Function]:
                 needed.add(consumer)
                 stack.append(consumer)
     return needed
+
+
+def _examined_backward(node: Function, entry: list[Any], create_graph: bool) -> Any:
+    """node.backward, recorded under create_graph, and whoever asked to see what it returns."""
+    results = _recorded_backward(node, entry[1:]) if create_graph else type(node).backward(*entry)
+    for examine in examiners:
+        examine(node, results)
+    return results
 
 
 def _recorded_backward(node: Function, grads: list[Any]) -> Any:

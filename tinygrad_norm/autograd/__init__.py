@@ -10,6 +10,7 @@
     invariants.py     what holds for every norm, by name
     power.py          which wrong backwards a check would let through; wrong_norms.py and wrong_layers.py are the bank of them
     torch_compare.py  the same program with torch, side by side
+    anomaly.py        detect_anomaly: the line of the forward that made a NaN in the backward
     suite.py          all of it over every op of the library: `tinygrad-norm gradcheck`; suite_rows.py, user_function.py
 """
 
@@ -25,6 +26,7 @@ from ..tensor import Function, Tensor, enable_grad, grad, inference_mode, no_gra
 from .gradcheck import GradcheckError, GradcheckWarning, gradcheck, gradcheck_report, gradgradcheck
 
 if TYPE_CHECKING:
+    from .anomaly import detect_anomaly
     from .invariants import check_norm_invariants
     from .power import gradcheck_power
     from .sweep import gradcheck_sweep
@@ -37,6 +39,7 @@ __all__ = [
     "backward",
     "check_norm_invariants",
     "compare_with_torch",
+    "detect_anomaly",
     "enable_grad",
     "grad",
     "gradcheck",
@@ -52,6 +55,7 @@ __all__ = [
 _LAZY = {
     "check_norm_invariants": "invariants",
     "compare_with_torch": "torch_compare",
+    "detect_anomaly": "anomaly",
     "gradcheck_power": "power",
     "gradcheck_sweep": "sweep",
 }
