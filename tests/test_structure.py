@@ -29,7 +29,7 @@ FLOORS = [
     {"optim", "summary"},
     {"data"},
     {"utils"},
-    {"serialization"},
+    {"serialization", "runs"},
     {"train"},
     {"train_chars", "train_sequence", "experiment", "experiment_report"},
     {"testing"},

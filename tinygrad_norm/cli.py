@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,8 +13,9 @@ from . import __version__
 from .autograd import suite
 from .bench import command as bench
 from .course.arguments import add_arguments as add_course
-from .serialization import check_path, save
-from .train import DATA, OPTIMIZERS, plot_history, train
+from .runs import Interrupted
+from .serialization import ENDINGS, check_path, save
+from .train import DATA, OPTIMIZERS, options_of, plot_history, train
 from .train import NORMS as MLP_NORMS
 from .train_chars import NORMS as CHARS_NORMS
 from .train_chars import train_chars
@@ -21,10 +23,11 @@ from .train_sequence import delayed_sum
 
 _BOTH = {"norm", "optimizer", "lr", "hidden", "batch_size", "dtype", "seed", "save"}
 TASKS = {
-    "mlp": _BOTH | {"data", "epochs", "plot"},
+    "mlp": _BOTH | {"data", "epochs", "plot", "resume"},
     "chars": _BOTH | {"steps", "heads", "layers", "context", "dropout", "every", "sample", "resume"},
     "delayed-sum": {"lr", "seed"},
 }
+UNFINISHED = "tinygrad-norm-unfinished.npz"  # where train without --save puts an MLP's run that is interrupted
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,7 +50,8 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--batch-size", type=int, metavar="N", help="samples a step; mlp: all of them; chars: 32")
     train.add_argument("--dtype", choices=("float32", "float64"), help="float32")
     train.add_argument("--seed", type=int, help="0")
-    train.add_argument("--save", metavar="FILE", help="mlp: write the parameters; chars: a checkpoint; .npz, or .safetensors")
+    train.add_argument("--save", metavar="FILE", help="mlp: write the parameters, or if interrupted the run; chars: a checkpoint; .npz, or .safetensors")
+    train.add_argument("--resume", metavar="FILE", help="go on from a checkpoint, with the options of its run")
     mlp = train.add_argument_group("mlp")
     mlp.add_argument("--data", choices=DATA, help="the document's random points, or scikit-learn's digits")
     mlp.add_argument("--epochs", type=int, metavar="N", help="10")
@@ -60,7 +64,6 @@ def _parser() -> argparse.ArgumentParser:
     chars.add_argument("--dropout", type=float, metavar="P", help="0")
     chars.add_argument("--every", type=int, metavar="N", help="steps between two reports, 50")
     chars.add_argument("--sample", type=int, metavar="N", help="how many characters to write at the end, 200")
-    chars.add_argument("--resume", metavar="FILE", help="go on from a checkpoint, with the options of its run")
     train.set_defaults(run=_train)
     gradcheck = commands.add_parser("gradcheck", help="check every gradient of the library, or a function of yours")
     suite.add_arguments(gradcheck)
@@ -119,10 +122,17 @@ def _train(args: argparse.Namespace) -> int:
         train_chars(**given, report=lambda text: print(text, flush=True))
         return 0
     plot, file = given.pop("plot", None), given.pop("save", None)
-    for path, endings in ((plot, (".png", ".svg", ".pdf")), (file, (".npz", ".safetensors"))):
+    for path, endings in ((plot, (".png", ".svg", ".pdf")), (file, ENDINGS)):
         if path is not None:  # before the work, not after it
             check_path(path, endings)
-    result = train(**given, report=lambda line: print(line, flush=True))
+    if args.resume is not None:
+        given = {**options_of(args.resume), **given}
+    try:
+        result = train(**given, checkpoint=file or UNFINISHED, report=lambda line: print(line, flush=True))
+    except Interrupted as stop:
+        files = [word for name, value in (("--save", file), ("--plot", plot)) if value for word in (name, value)]
+        print(f"{stop}\ngo on with: {shlex.join(['tinygrad-norm', 'train', '--resume', str(stop.path), *files])}", file=sys.stderr)
+        return 128 + stop.number
     if plot is not None:
         plot_history(result.history, plot)
     if file is not None:
@@ -141,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return int(args.run(args))
-    except (ValueError, TypeError, ImportError, OSError, RuntimeError) as error:
+    except (ValueError, TypeError, ImportError, OSError, RuntimeError, FloatingPointError) as error:
         print(f"tinygrad-norm {args.command}: error: {error}".replace("\n", " "), file=sys.stderr)
         return 2
     except KeyboardInterrupt:

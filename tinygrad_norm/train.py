@@ -16,7 +16,9 @@ from . import creation as tg
 from . import nn, optim
 from .data import DataLoader, TensorDataset, load_digits
 from .dtype import as_dtype
-from .random import manual_seed
+from .random import get_rng_state, manual_seed, set_rng_state
+from .runs import Interrupted, check_finite, stop_requests
+from .serialization import check_path, load, save
 from .tensor import Tensor, no_grad
 
 NORMS = ("layer", "batch", "none")
@@ -101,6 +103,89 @@ def make_optimizer(name: str, parameters: Iterable[Tensor], lr: float) -> optim.
     return (optim.Adam if name == "adam" else optim.AdamW)(parameters, lr=lr)
 
 
+class Progress:
+    """Where a run stands: the epochs done, and how far it is in the present one."""
+
+    def __init__(self) -> None:
+        self.history: list[Epoch] = []
+        self.batch, self.loss_sum, self.correct = 0, 0.0, 0
+        self.random_at_epoch = get_rng_state()  # from which the loader draws the epoch's order
+
+    @property
+    def epoch(self) -> int:
+        """The number of the present epoch."""
+        return len(self.history) + 1
+
+    def batches_left(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """The epoch's batches; in a resumed run those that it has not had yet, in the order that was drawn for it."""
+        if self.batch == 0:
+            self.random_at_epoch = get_rng_state()
+            yield from batches
+            return
+        now = get_rng_state()
+        set_rng_state(self.random_at_epoch)
+        iterator = iter(batches)
+        for _ in range(self.batch):
+            next(iterator)
+        set_rng_state(now)
+        yield from iterator
+
+    def add(self, correct: int, loss: float) -> None:
+        """One more batch."""
+        self.batch, self.loss_sum, self.correct = self.batch + 1, self.loss_sum + loss, self.correct + correct
+
+    def next_epoch(self, figures: Epoch) -> None:
+        """The present one is done."""
+        self.history.append(figures)
+        self.batch, self.loss_sum, self.correct = 0, 0.0, 0
+
+
+def write_checkpoint(path: str | Path, options: dict[str, Any], model: nn.Module, optimizer: optim.Optimizer, at: Progress) -> Path:
+    """All that the rest of the run depends on."""
+    progress = {"history": [tuple(e) for e in at.history], "batch": at.batch, "loss_sum": at.loss_sum, "correct": at.correct}
+    state = {"task": "mlp", "options": options, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "progress": progress}
+    save({**state, "random": get_rng_state(), "random_at_epoch": at.random_at_epoch}, path)
+    return Path(path)
+
+
+def options_of(path: str | Path) -> dict[str, Any]:
+    """The arguments of `train` with which the run in this checkpoint was started.
+
+    Raises:
+        ValueError: the file is no checkpoint of train. OSError: it cannot be read.
+    """
+    return _checkpoint(path)["options"]  # type: ignore[no-any-return]
+
+
+def _checkpoint(path: str | Path) -> dict[str, Any]:
+    state = load(path)
+    if not isinstance(state.get("options"), dict) or state.get("task") != "mlp":
+        raise ValueError(f"{str(path)!r} is no checkpoint of train: the file of a run that was interrupted is one, that of a finished run is not")
+    return state
+
+
+def resumed(path: str | Path, options: dict[str, Any], model: nn.Module, optimizer: optim.Optimizer) -> Progress:
+    """Brings the model, the optimizer and the random stream to where the checkpoint's run was stopped; ValueError where it is of another run."""
+    state, at = _checkpoint(path), Progress()
+    theirs = state["options"]
+    for name, value in options.items():
+        if name != "epochs" and theirs.get(name) != value:
+            raise ValueError(f"{str(path)!r} is a run with {name} {theirs.get(name)}; got {value}: of its options only epochs can be changed")
+    try:
+        progress = state["progress"]
+        at.history = [Epoch(*e) for e in progress["history"]]
+        at.batch, at.loss_sum, at.correct = progress["batch"], progress["loss_sum"], progress["correct"]
+        at.random_at_epoch = state["random_at_epoch"]
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        set_rng_state(state["random"])
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{str(path)!r} is no whole checkpoint of train: {error}") from None
+    if at.epoch > options["epochs"]:
+        raise ValueError(f"{str(path)!r} is a run of {at.epoch - 1} epochs already: ask for more than that")
+    return at
+
+
 def accuracy_of(model: nn.Module, dataset: TensorDataset) -> float:
     """The share of the samples whose largest logit is their label's, in eval mode."""
     x, y = dataset.tensors
@@ -123,6 +208,8 @@ def train(
     batch_size: int | None = None,
     dtype: Any = "float32",
     seed: int = 0,
+    resume: str | Path | None = None,
+    checkpoint: str | Path | None = None,
     report: Callable[[str], Any] | None = print,
     progress: bool | None = None,
 ) -> Result:
@@ -138,12 +225,17 @@ def train(
         batch_size: samples a step, drawn anew each epoch; all of them, in order, if None.
         dtype: "float32" or "float64".
         seed: of the data, the initialisation and the batches.
+        resume: a checkpoint to go on from: the run then equals one that was never interrupted, to the bit. Of the arguments above only
+            epochs may differ from those of its run; `options_of` reads them.
+        checkpoint: where a run that is told to stop, by SIGINT or SIGTERM, saves itself (.npz or .safetensors); if None, signals act as always.
         report: called with each epoch's line; None for silence.
         progress: a progress bar; by default on a terminal, for runs of more than 2000 steps.
     Returns:
         The model, the optimizer and the epochs' figures.
     Raises:
-        ValueError, TypeError: an argument out of its range.
+        ValueError, TypeError: an argument out of its range, or a file that is no checkpoint of such a run.
+        FloatingPointError: the loss is NaN or infinite; names the first layer whose output was not finite.
+        Interrupted: a signal came; the run is in `checkpoint`.
 
     Example:
         >>> from tinygrad_norm.train import train
@@ -162,6 +254,8 @@ def train(
     kind = as_dtype(dtype)
     if not kind.is_floating_point:
         raise ValueError(f"dtype must be float32 or float64; got {dtype!r}")
+    if checkpoint is not None:
+        check_path(checkpoint)
     manual_seed(seed)
     train_set, held_out, features, classes = make_data(data, kind, seed)
     if norm == "batch" and batch_size is not None and (batch_size == 1 or len(train_set) % batch_size == 1):
@@ -173,23 +267,28 @@ def train(
     x_train, y_train = train_set.tensors
     loader = None if batch_size is None else DataLoader(train_set, batch_size=batch_size, shuffle=True)
     steps = epochs * (1 if loader is None else len(loader))
-    history: list[Epoch] = []
-    for epoch in with_progress(range(1, epochs + 1), steps > 2000 if progress is None else progress, progress is None):
-        loss_sum, correct = 0.0, 0
-        for x, y in ((x_train, y_train),) if loader is None else loader:
-            outputs = model(x)
-            loss = criterion(outputs, y)
-            step.zero_grad()
-            loss.backward()
-            step.step()
-            _, predicted = outputs.data.max(1)  # outside of the graph, as the document writes it
-            correct += int((predicted == y).sum().item())
-            loss_sum += loss.item() * len(y)
-        figures = Epoch(epoch, loss_sum / len(train_set), correct / len(train_set), None if held_out is None else accuracy_of(model, held_out))
-        history.append(figures)
-        if report is not None:
-            report(figures.line(epochs))
-    return Result(model, step, history)
+    options = {"data": data, "norm": norm, "optimizer": optimizer, "epochs": epochs, "lr": lr, "hidden": hidden, "batch_size": batch_size}
+    options.update(dtype=str(kind).removeprefix("torch."), seed=seed)
+    at = Progress() if resume is None else resumed(resume, options, model, step)
+    with stop_requests(checkpoint is not None) as requests:
+        for epoch in with_progress(range(at.epoch, epochs + 1), steps > 2000 if progress is None else progress, progress is None):
+            for x, y in at.batches_left([(x_train, y_train)] if loader is None else loader):
+                outputs = model(x)
+                loss = criterion(outputs, y)
+                value = loss.item()
+                check_finite(value, f"batch {at.batch + 1} of epoch {epoch}", model, x)
+                step.zero_grad()
+                loss.backward()
+                step.step()
+                _, predicted = outputs.data.max(1)  # outside of the graph, as the document writes it
+                at.add(int((predicted == y).sum().item()), value * len(y))
+                if requests and checkpoint is not None:
+                    raise Interrupted(requests[0], write_checkpoint(checkpoint, options, model, step, at))
+            figures = Epoch(epoch, at.loss_sum / len(train_set), at.correct / len(train_set), None if held_out is None else accuracy_of(model, held_out))
+            at.next_epoch(figures)
+            if report is not None:
+                report(figures.line(epochs))
+    return Result(model, step, at.history)
 
 
 def with_progress(numbers: range, wanted: bool, only_on_terminal: bool, unit: str = "epoch") -> Iterator[int]:

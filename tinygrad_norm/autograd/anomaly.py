@@ -13,8 +13,8 @@ import linecache
 import os
 import sys
 import threading
-from collections.abc import Callable
-from typing import Any, TypeVar
+from types import FrameType
+from typing import Any
 
 import numpy as np
 
@@ -22,7 +22,6 @@ from ..tensor import Function, Tensor, examiners
 
 __all__ = ["detect_anomaly"]
 
-F = TypeVar("F", bound=Callable[..., Any])
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 DEEPEST = 8  # lines of the program that are shown, the innermost ones
 
@@ -53,7 +52,7 @@ class detect_anomaly:  # noqa: N801  torch's name
         with _lock:
             _inside[0] += 1
             if _inside[0] == 1:
-                Function._record = _record_with_callers  # type: ignore[method-assign]
+                Function._record = _record_with_callers  # type: ignore[method-assign, assignment]
                 examiners.append(_refuse_nan)
 
     def __exit__(self, *exc: object) -> None:
@@ -71,12 +70,13 @@ def _record_with_callers(node: Function, *args: Any) -> None:
 
 def _callers() -> list[tuple[str, int, str]]:
     """File, line and function of the program's own frames, the innermost first; this package's frames only where there are no others."""
-    own, others = [], []
-    frame = sys._getframe(2)
-    while frame is not None and len(others) < DEEPEST:  # type: ignore[redundant-expr]
+    own: list[tuple[str, int, str]] = []
+    others: list[tuple[str, int, str]] = []
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None and len(others) < DEEPEST:
         place = frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name
         (own if place[0].startswith(PACKAGE) else others).append(place)
-        frame = frame.f_back  # type: ignore[assignment]
+        frame = frame.f_back
     return others or own[:DEEPEST]
 
 
