@@ -13,7 +13,7 @@ from .dtype import Size, as_dtype, float32, from_numpy_dtype, int64
 from .dtype import dtype as dtype_class
 from .ops.elementwise import check_tensor, copy_, fitted, quiet
 from .random import Generator
-from .tensor import Tensor
+from .tensor import Tensor, check_writable
 
 Array = np.ndarray[Any, Any]
 
@@ -39,6 +39,8 @@ def _shape(size: tuple[Any, ...], op: str) -> tuple[int, ...]:
         raise TypeError(f"{op}: the lengths of the axes must be integers; got {size}") from None
     if any(n < 0 for n in shape):
         raise RuntimeError(f"Trying to create tensor with negative dimension {min(shape)}: {list(shape)}")
+    if math.prod(shape) >= 2**60:
+        raise RuntimeError(f"{op}: the shape {list(shape)} has {math.prod(shape)} elements, more than any memory can hold")
     return shape
 
 
@@ -351,6 +353,7 @@ def uniform_(input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: G
 
 def _fill(input: Tensor, draw: Callable[[tuple[int, ...]], Array]) -> Tensor:
     """input ← numbers drawn in the order of its memory, as in torch, whatever the order of its axes."""
+    check_writable(input)  # before anything is drawn
     array = input._data
     order = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
     numbers = draw(tuple(array.shape[axis] for axis in order))

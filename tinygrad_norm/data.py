@@ -124,6 +124,8 @@ class Subset(Dataset[T_co]):
     """
 
     def __init__(self, dataset: _Indexed[T_co], indices: Sequence[int]) -> None:
+        if not hasattr(indices, "__getitem__") or not hasattr(indices, "__len__"):
+            raise TypeError(f"Subset: indices must be a sequence of numbers of samples; got {type(indices).__name__}")
         self.dataset = dataset
         self.indices = indices
 
@@ -152,8 +154,11 @@ def random_split(dataset: _Indexed[T], lengths: Sequence[float], generator: Gene
         >>> [len(part) for part in random_split(range(10), [0.33, 0.33, 0.34])]
         [4, 3, 3]
     """
-    size, total = len(dataset), sum(lengths)
     counts: list[Any] = list(lengths)
+    for n in counts:
+        if isinstance(n, bool) or not isinstance(n, (int, float, np.number)):
+            raise TypeError(f"random_split: lengths must be integers, or fractions that sum to 1; got {n!r}")
+    size, total = len(dataset), sum(lengths)
     if math.isclose(total, 1) and total <= 1:
         for i, fraction in enumerate(lengths):
             if fraction < 0 or fraction > 1:
@@ -230,6 +235,8 @@ class RandomSampler(Sampler[int]):
     """
 
     def __init__(self, data_source: Any, replacement: bool = False, num_samples: int | None = None, generator: Generator | None = None) -> None:
+        if num_samples is None and not hasattr(data_source, "__len__"):
+            raise TypeError(f"RandomSampler: data_source must have a length; got {type(data_source).__name__}")
         self.data_source = data_source
         self.replacement = replacement
         self._num_samples = num_samples
@@ -319,6 +326,8 @@ def default_collate(batch: Sequence[Any]) -> Any:
         >>> default_collate([(0, [1.0, 2.0]), (1, [3.0, 4.0])])
         [tensor([0, 1]), [tensor([1., 3.], dtype=torch.float64), tensor([2., 4.], dtype=torch.float64)]]
     """
+    if not len(batch):
+        raise IndexError("default_collate: the batch has no samples")
     sample = batch[0]
     if isinstance(sample, Tensor):
         return stack(list(batch))
@@ -335,6 +344,9 @@ def default_collate(batch: Sequence[Any]) -> Any:
     if isinstance(sample, (str, bytes)):
         return batch
     if isinstance(sample, Mapping):
+        for s in batch:
+            if not isinstance(s, Mapping) or not s.keys() >= sample.keys():
+                raise KeyError(f"default_collate: the samples have different keys: {list(sample)} and {list(s) if isinstance(s, Mapping) else s!r}")
         return _like_mapping(sample, {key: default_collate([s[key] for s in batch]) for key in sample})
     if isinstance(sample, Sequence):
         if any(len(s) != len(sample) for s in batch):
@@ -431,6 +443,10 @@ class DataLoader(Generic[T_co]):
         drop_last: bool = False,
         generator: Generator | None = None,
     ) -> None:
+        if not hasattr(dataset, "__getitem__") and not hasattr(dataset, "__getitems__"):
+            raise TypeError(f"DataLoader: the data set must have __getitem__ and __len__; got {type(dataset).__name__}")
+        if generator is not None and not isinstance(generator, Generator):
+            raise TypeError(f"DataLoader: generator must be a Generator; got {type(generator).__name__}")
         if num_workers != 0:
             raise ValueError(f"num_workers must be 0: batches are made in this process here; got {num_workers}")
         if sampler is not None and shuffle:
@@ -472,6 +488,8 @@ class DataLoader(Generic[T_co]):
         """The batch of these samples; or the sample of this number, where there are no batches."""
         if self.batch_sampler is None:
             return self.collate_fn(self.dataset[index])
+        if not isinstance(index, Iterable):
+            raise TypeError(f"DataLoader: batch_sampler must yield lists of numbers; got {type(index).__name__}")
         if self.collate_fn is default_collate:
             rows = _rows(self.dataset, index)
             if rows is not None:

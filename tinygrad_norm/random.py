@@ -318,16 +318,20 @@ class Generator:
         missing = {"words", "position", "initial_seed", "has_next_normal", "next_normal"} - state.keys()
         if missing:
             raise RuntimeError(f"set_state: state must have every key of get_state; missing: {sorted(missing)}")
-        words, position = np.array(state["words"]), int(state["position"])
-        if words.shape != (624,) or words.dtype != np.uint32 or not 0 <= position <= 624:
+        words, position = np.array(state["words"]), state["position"]
+        if isinstance(position, np.ndarray) and position.shape == ():
+            position = position.item()
+        if words.shape != (624,) or words.dtype != np.uint32 or not isinstance(position, (int, np.integer)) or not 0 <= position <= 624:
             raise RuntimeError(
                 "set_state: words must be uint32 of shape (624,) and position in [0, 624]; "
                 f"got {words.dtype} of shape {words.shape} and {position}"
             )
-        first, kept = int(state["initial_seed"]), float(state["next_normal"])
-        has_kept = bool(int(state["has_next_normal"]))
+        try:
+            first, kept, has_kept = int(state["initial_seed"]), float(state["next_normal"]), bool(int(state["has_next_normal"]))
+        except (TypeError, ValueError) as error:
+            raise RuntimeError(f"set_state: initial_seed, has_next_normal and next_normal must be numbers: {error}") from None
         with self._lock:
-            self._bits.state = {"bit_generator": "MT19937", "state": {"key": words, "pos": position}}
+            self._bits.state = {"bit_generator": "MT19937", "state": {"key": words, "pos": int(position)}}
             self._initial_seed = first
             self._next_normal = kept if has_kept else None
         return self
@@ -602,7 +606,11 @@ def manual_seed(seed: SupportsInt | str) -> Generator:
     >>> manual_seed(3) is default_generator
     True
     """
-    return default_generator.manual_seed(int(seed))
+    try:
+        value = int(seed)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise type(error)(f"manual_seed: seed must be an integer; got {seed!r}") from None
+    return default_generator.manual_seed(value)
 
 
 def initial_seed() -> int:

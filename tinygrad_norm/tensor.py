@@ -23,7 +23,7 @@ import itertools
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from heapq import heappop, heappush
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -1104,8 +1104,8 @@ def grad(
         >>> tg.autograd.grad(dx, x)
         (tensor(12.),)
     """
-    outs = [outputs] if isinstance(outputs, Tensor) else list(outputs)
-    ins = [inputs] if isinstance(inputs, Tensor) else list(inputs)
+    outs = _several("outputs", outputs)
+    ins = _several("inputs", inputs)
     given = [grad_outputs] if isinstance(grad_outputs, Tensor) else [None] * len(outs) if grad_outputs is None else list(grad_outputs)
     if len(given) != len(outs):
         raise RuntimeError(f"got {len(outs)} tensors and {len(given)} gradients: one gradient for each output")
@@ -1121,6 +1121,15 @@ def grad(
                 "Set allow_unused=True if this is the desired behavior."
             )
     return tuple(found)
+
+
+def _several(name: str, tensors: Any) -> list[Any]:
+    """One Tensor or a sequence of them, as a list."""
+    if isinstance(tensors, Tensor):
+        return [tensors]
+    if not isinstance(tensors, Iterable):
+        raise TypeError(f"{name} must be a Tensor or a sequence of Tensors; got {type(tensors).__name__}")
+    return list(tensors)
 
 
 def _check_inputs(inputs: Sequence[Any], op: str) -> None:

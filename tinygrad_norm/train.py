@@ -256,6 +256,8 @@ def train(
         raise ValueError(f"dtype must be float32 or float64; got {dtype!r}")
     if checkpoint is not None:
         check_path(checkpoint)
+    if resume is not None:
+        options_of(resume)  # a file that is not there is said before anything begins
     manual_seed(seed)
     train_set, held_out, features, classes = make_data(data, kind, seed)
     if norm == "batch" and batch_size is not None and (batch_size == 1 or len(train_set) % batch_size == 1):
@@ -313,6 +315,8 @@ def plot_history(history: list[Epoch], path: str | Path) -> None:
         from matplotlib.figure import Figure
     except ImportError:
         raise ImportError('plotting needs matplotlib: pip install "tinygrad_norm[plot]"') from None
+    if not history:
+        raise ValueError("plot_history: there are no epochs to show")
     numbers = [e.number for e in history]
     figure = Figure(figsize=(8, 3.2), layout="constrained")
     FigureCanvasAgg(figure)

@@ -11,6 +11,7 @@ linear in dy can still be right on every row of (1), as relu(dy) is, one more ba
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -224,6 +225,11 @@ def gradcheck_report(
     """
     target = Target(fn, inputs, parameters)
     rng = np.random.RandomState([seed, 2031])  # a stream that nobody's inputs came from: dy ∝ x would hide a norm's mistakes
+    for name, value in (("eps", 1.0 if eps is None else eps), ("atol", atol), ("rtol", rtol), ("nondet_tol", nondet_tol)):
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+            raise TypeError(f"gradcheck: {name} must be a number; got {type(value).__name__}")
+        if not value >= 0 or (name == "eps" and not 0 < value < math.inf):
+            raise ValueError(f"gradcheck: {name} must be {'positive' if name == 'eps' else '>= 0'}; got {value}")
     result = GradcheckResult(target.name, atol, rtol)
     for n in target.inputs:
         if n.tensor._data.dtype != np.float64:

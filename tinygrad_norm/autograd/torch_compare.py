@@ -256,6 +256,8 @@ def compare_with_torch(
     for i, value in enumerate(arguments):
         if not isinstance(value, (Tensor, np.ndarray, int, float, str, type(None))):
             raise ValueError(f"compare_with_torch: input[{i}] is a {type(value).__name__}; give Tensors or NumPy arrays, and plain numbers")
+    if not callable(module_or_function):
+        raise TypeError(f"compare_with_torch: expected a module or a function; got {type(module_or_function).__name__}")
     arrays = [v._data if isinstance(v, Tensor) else v for v in arguments]
     theirs = torch_twin(module_or_function) if torch_counterpart is None else torch_counterpart
     ours = copy.deepcopy(module_or_function) if is_module(module_or_function) else module_or_function

@@ -417,6 +417,8 @@ def batch_norm(
                 raise RuntimeError(f"{what} should contain {x.shape[1]} elements not {t._data.size}: one for each channel of input {list(x.shape)}")
             if t._data.dtype != x.dtype:
                 raise RuntimeError(f"batch_norm: mixed dtype: the input is {input.dtype}, {what} is {t.dtype}: all inputs must share one dtype")
+    if type(eps) is not float:
+        check_eps("batch_norm", eps)
     if not isinstance(momentum, (int, float)):
         raise TypeError(f"batch_norm: momentum must be a number; got {type(momentum).__name__}")
     if not training:

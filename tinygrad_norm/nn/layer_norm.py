@@ -260,6 +260,8 @@ def layer_norm(
     """
     shape = normalized_shape if type(normalized_shape) is tuple else shape_argument("layer_norm", normalized_shape)
     check_normalized("layer_norm", input, shape, weight, bias)
+    if type(eps) is not float:
+        check_eps("layer_norm", eps)
     y: Tensor = LayerNormFunction.apply(input, weight, bias, shape=shape, eps=float(eps))
     return y
 

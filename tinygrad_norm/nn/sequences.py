@@ -85,6 +85,8 @@ def run_cell(cell: Callable[..., Any], input: Tensor, lengths: Any = None, hx: A
                 [4., 0., 0.]]), tensor([[6.],
                 [4.]]))
     """
+    if not callable(cell):
+        raise TypeError(f"run_cell: cell must be callable as cell(x, state); got {type(cell).__name__}")
     check_tensor(input, "run_cell")
     if input._data.ndim != 3 or 0 in input._data.shape[:2]:
         raise ValueError(f"run_cell: input must be (N, T, I) with at least one sequence and one step; got shape {list(input.shape)}")

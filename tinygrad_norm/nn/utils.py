@@ -60,7 +60,7 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
     Returns:
         The norm before, a 0-d Tensor; 0 where there are no gradients.
     Raises:
-        ValueError: max_norm is negative or NaN.
+        TypeError: max_norm is no number, or a parameter no Tensor. ValueError: max_norm is negative or NaN.
         RuntimeError: the norm is not finite, with error_if_nonfinite; no gradient is changed then.
 
     Example:
@@ -72,10 +72,18 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
         >>> w.grad
         tensor([0.6000, 0.8000])
     """
-    max_norm, norm_type = float(max_norm), float(norm_type)
+    try:
+        max_norm, norm_type = float(max_norm), float(norm_type)
+    except (TypeError, ValueError):
+        raise TypeError(f"clip_grad_norm_: max_norm and norm_type must be numbers; got {max_norm!r} and {norm_type!r}") from None
     if not max_norm >= 0:
         raise ValueError(f"clip_grad_norm_: max_norm must be a number >= 0; got {max_norm}")
+    if not isinstance(parameters, Iterable):
+        raise TypeError(f"clip_grad_norm_: parameters must be one Tensor or several; got {type(parameters).__name__}")
     tensors = [parameters] if isinstance(parameters, Tensor) else list(parameters)
+    for t in tensors:
+        if not isinstance(t, Tensor):
+            raise TypeError(f"clip_grad_norm_: parameters must be Tensors; one is a {type(t).__name__}")
     if not tensors and isinstance(parameters, types.GeneratorType):
         warnings.warn("`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=2)
     grads = [t._grad for t in tensors if t._grad is not None]

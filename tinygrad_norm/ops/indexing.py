@@ -353,14 +353,16 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     index = tensor._data
     if index.dtype.kind != "i":
         raise RuntimeError(f"one_hot is only applicable to index tensor of type LongTensor; got {tensor.dtype}")
+    if index.size and index.min() < 0:
+        raise RuntimeError(f"Class values must be non-negative; got {index.min()}")
+    if isinstance(num_classes, bool) or not isinstance(num_classes, (int, np.integer)):
+        raise TypeError(f"one_hot: num_classes must be an integer; got {type(num_classes).__name__}")
     if num_classes == -1:
         if not index.size:
             raise RuntimeError("Can not infer total number of classes from empty tensor.")
         num_classes = int(index.max()) + 1
     if num_classes < 1:
         raise RuntimeError(f"num_classes should be positive; got {num_classes}")
-    if index.size and index.min() < 0:
-        raise RuntimeError(f"Class values must be non-negative; got {index.min()}")
     if index.size and index.max() >= num_classes:
         raise RuntimeError(f"Class values must be smaller than num_classes; got {index.max()} with num_classes={num_classes}")
     return Tensor((index[..., None] == np.arange(num_classes)).astype(np.int64))

@@ -269,6 +269,8 @@ def _spread(op: str, cls: type[Function], input: Tensor, dim: Any, unbiased: Any
         dim, unbiased = None, dim
     if unbiased is not None and correction is not None:
         raise TypeError(f"{op}: give unbiased or correction, not both: unbiased=True is correction=1")
+    if correction is not None and not isinstance(correction, (int, float, np.number)):
+        raise TypeError(f"{op}: correction must be a number; got {type(correction).__name__}")
     free = correction if correction is not None else 1 if unbiased is None or unbiased else 0
     out: Tensor = cls.apply(input, axes=axes_of(input, dim, axis), correction=float(free), keep=_keep(keepdim, keepdims))
     return out

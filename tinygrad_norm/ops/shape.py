@@ -344,6 +344,8 @@ def tril(input: Tensor, diagonal: int = 0) -> Tensor:
     check_tensor(input, "tril")
     if input._data.ndim < 2:
         raise RuntimeError(f"tril: input tensor must have at least 2 dimensions; got {input._data.ndim}")
+    if isinstance(diagonal, bool) or not isinstance(diagonal, (int, np.integer)):
+        raise TypeError(f"tril: diagonal must be an integer; got {type(diagonal).__name__}")
     out: Tensor = Tril.apply(input, diagonal=diagonal)
     return out
 

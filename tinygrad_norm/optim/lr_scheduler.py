@@ -33,6 +33,8 @@ class LRScheduler:
         KeyError: last_epoch is given, and a group has no "initial_lr".
     """
 
+    _counts = frozenset({"base_lrs", "last_epoch", "_step_count"})  # without which a state says nothing
+
     def __init__(self, optimizer: Optimizer, last_epoch: int = -1) -> None:
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"{type(optimizer).__name__} is not an Optimizer")
@@ -104,12 +106,31 @@ class LRScheduler:
         return {key: value for key, value in self.__dict__.items() if key != "optimizer"}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on from what `state_dict` returned. The rates themselves are in the optimizer's state: load that as well."""
+        """Goes on from what `state_dict` returned. The rates themselves are in the optimizer's state: load that as well.
+
+        Raises:
+            TypeError: an entry is of another type than here. ValueError: it has other entries. Nothing is changed then (torch takes anything).
+        """
+        own = self.state_dict()
+        if not isinstance(state_dict, dict):
+            raise TypeError(f"load_state_dict: expected the dict that state_dict() gives; got {type(state_dict).__name__}")
+        if state_dict.keys() - own.keys() or (own.keys() & self._counts) - state_dict.keys():
+            raise ValueError(f"load_state_dict: a {type(self).__name__} has {sorted(own)}; got {sorted(map(str, state_dict))}")
+        for key, value in state_dict.items():
+            numbers = isinstance(value, (int, float)) and isinstance(own[key], (int, float))
+            if not numbers and type(value) is not type(own[key]):
+                raise TypeError(f"load_state_dict: {key} is a {type(value).__name__}; expected a {type(own[key]).__name__}")
         self.__dict__.update(state_dict)
 
     def _warn_if_outside_step(self) -> None:
         if not self._get_lr_called_within_step:
             warnings.warn("To get the last learning rate computed by the scheduler, please use `get_last_lr()`.", UserWarning, stacklevel=3)
+
+
+def _numbers(name: str, **options: Any) -> None:
+    for option, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise TypeError(f"{name}: {option} must be a number; got {type(value).__name__}")
 
 
 def _watch_steps(optimizer: Optimizer) -> None:
@@ -157,6 +178,7 @@ class StepLR(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
+        _numbers("StepLR", step_size=step_size, gamma=gamma)
         if not step_size > 0:
             raise ValueError(f"StepLR: step_size must be a positive number of epochs; got {step_size}")
         self.step_size = step_size
@@ -203,6 +225,7 @@ class CosineAnnealingLR(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:  # noqa: N803  torch's name
+        _numbers("CosineAnnealingLR", T_max=T_max, eta_min=eta_min)
         if not T_max > 0:
             raise ValueError(f"CosineAnnealingLR: T_max must be a positive number of epochs; got {T_max}")
         self.T_max = T_max
@@ -254,6 +277,9 @@ class LambdaLR(LRScheduler):
         self.lr_lambdas = list(lr_lambda) if isinstance(lr_lambda, (list, tuple)) else [lr_lambda] * groups
         if len(self.lr_lambdas) != groups:
             raise ValueError(f"Expected {groups} lr_lambdas, one for each parameter group, but got {len(self.lr_lambdas)}")
+        for f in self.lr_lambdas:
+            if not callable(f):
+                raise TypeError(f"LambdaLR: lr_lambda must be a function of the epoch, or a list of them; got {type(f).__name__}")
         super().__init__(optimizer, last_epoch)
 
     def get_lr(self) -> list[float]:
@@ -268,7 +294,10 @@ class LambdaLR(LRScheduler):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Goes on from what `state_dict` returned; the functions are the ones given here."""
-        super().load_state_dict({key: value for key, value in state_dict.items() if key != "lr_lambdas"})
-        for f, held in zip(self.lr_lambdas, state_dict["lr_lambdas"], strict=True):
+        held_by = state_dict.get("lr_lambdas") if isinstance(state_dict, dict) else None
+        if isinstance(state_dict, dict) and (not isinstance(held_by, list) or len(held_by) != len(self.lr_lambdas)):
+            raise ValueError(f"load_state_dict: lr_lambdas must be a list with one entry for each of {len(self.lr_lambdas)} functions; got {held_by!r}")
+        super().load_state_dict(state_dict if held_by is None else {key: value for key, value in state_dict.items() if key != "lr_lambdas"})
+        for f, held in zip(self.lr_lambdas, held_by or (), strict=True):
             if held is not None:
                 f.__dict__.update(held)

@@ -121,6 +121,8 @@ class Optimizer:
     def _evaluate(closure: Callable[[], Any] | None) -> Any:
         if closure is None:
             return None
+        if not callable(closure):
+            raise TypeError(f"step: closure must be a function that computes the loss, or None; got {type(closure).__name__}")
         with enable_grad():
             return closure()
 
@@ -148,7 +150,9 @@ class Optimizer:
             state_dict: of an optimizer of the same kind with groups of the same sizes.
         Raises:
             ValueError: other groups, shapes or algorithm (torch finds the latter two at the next step); nothing is changed then.
+            TypeError: it is not of the form that `state_dict` gives; nothing is changed then.
         """
+        _check_form(state_dict)
         groups, saved = self.param_groups, state_dict["param_groups"]
         if len(groups) != len(saved):
             raise ValueError(f"loaded state dict has a different number of parameter groups: {len(saved)}; expected {len(groups)}")
@@ -198,6 +202,21 @@ class Optimizer:
         for i, group in enumerate(self.param_groups):
             lines += [*([""] if i else []), f"Parameter Group {i}", *(f"    {key}: {group[key]}" for key in sorted(group) if key != "params")]
         return "\n".join([*lines, ")"])
+
+
+def _check_form(state_dict: Any) -> None:
+    """TypeError unless it is {"state": {…: dict}, "param_groups": [{"params": […], …}]}."""
+    wanted = '{"state": {number: dict}, "param_groups": [{"params": [number], …}]}, as state_dict() gives it'
+    state, groups = (state_dict.get("state"), state_dict.get("param_groups")) if isinstance(state_dict, Mapping) else (None, None)
+    if not isinstance(state, Mapping) or not isinstance(groups, (list, tuple)):
+        what = f"a dict with the keys {list(state_dict)}" if isinstance(state_dict, Mapping) else f"a {type(state_dict).__name__}"
+        raise TypeError(f"load_state_dict: expected {wanted}; got {what}")
+    for number, values in state.items():
+        if isinstance(number, int) and not isinstance(values, Mapping):
+            raise TypeError(f"load_state_dict: expected {wanted}; the state of {number!r} is a {type(values).__name__}")
+    for i, group in enumerate(groups):
+        if not isinstance(group, Mapping) or not isinstance(group.get("params"), (list, tuple)):
+            raise TypeError(f"load_state_dict: expected {wanted}; group {i} has no list of params")
 
 
 def _ordered(params: Any) -> list[Any]:
