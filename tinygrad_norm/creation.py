@@ -29,7 +29,7 @@ def _shape(size: tuple[Any, ...], op: str) -> tuple[int, ...]:
     """zeros(2, 3) and zeros((2, 3)) alike."""
     if not size:
         raise TypeError(f"{op}: size is missing: {op}(2, 3), or {op}(()) for a 0-d tensor")
-    if len(size) == 1 and isinstance(size[0], Sequence) and not isinstance(size[0], str):
+    if len(size) == 1 and isinstance(size[0], Sequence) and not isinstance(size[0], (str, bytes)):
         size = tuple(size[0])
     try:
         if any(isinstance(n, bool) for n in size):
@@ -173,10 +173,10 @@ def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool
 def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """One number everywhere; its own Python type decides the element type."""
     _check_device(device)
-    value = fill_value.item() if isinstance(fill_value, (Tensor, np.generic)) else fill_value
+    value = fill_value.item() if isinstance(fill_value, np.generic) or (isinstance(fill_value, Tensor) and fill_value.ndim == 0) else fill_value
     if not isinstance(value, (bool, int, float)):
         raise TypeError(f"full: fill_value must be a number; got {type(fill_value).__name__}")
-    if not isinstance(size, Sequence):
+    if not isinstance(size, Sequence) or isinstance(size, bytes):
         raise TypeError(f"full: size must be a tuple or list of lengths, as in full((2, 3), 1.0); got {size!r}")
     kind = _kind(dtype, as_dtype(type(value)))
     return _finish(np.full(_shape((size,), "full"), fitted("full", value, kind)), requires_grad)
@@ -204,7 +204,7 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
         raise RuntimeError("step must be nonzero")
     if not (math.isfinite(start) and math.isfinite(end)):
         raise RuntimeError(f"unsupported range: {start} -> {end}")
-    if (end - start) / step < 0:
+    if (end - start) * math.copysign(1, step) < 0:
         raise RuntimeError(f"upper bound and lower bound inconsistent with step sign: from {start} to {end} by {step}")
     whole = all(isinstance(v, int) for v in (start, end, step))
     kind = _kind(dtype, int64 if whole else float32)

@@ -35,6 +35,7 @@ import os
 import sys
 import threading
 import types
+import warnings
 import zlib
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -153,6 +154,8 @@ def _numba() -> Any:
                     if not gomp_is_ours and "NUMBA_THREADING_LAYER" not in os.environ and "GOMP_SPINCOUNT" not in os.environ:
                         numba.config.THREADING_LAYER = "workqueue"  # type: ignore[attr-defined]
                         _state["parallel_from"] = 1 << 19
+                    # Without /dev/shm numba has no lock between processes; ours are serial after a fork, and spawned ones share nothing.
+                    warnings.filterwarnings("ignore", r"\s*Could not obtain multiprocessing lock")
                     _keep_freed_memory()
                     _state["numba"] = numba
     return _state["numba"] or None

@@ -383,6 +383,8 @@ def cross_entropy(
     if x.shape == t.shape and x.ndim:
         return _with_probabilities(input, target, weight, ignore_index, reduction, float(label_smoothing))
     _check_classes("cross_entropy", input, target, weight)
+    if not x.size and (t != ignore_index).any():
+        raise _out_of_bounds(t, 0, int(ignore_index))
     smoothing = float(label_smoothing) if label_smoothing else None
     against = Target(t.reshape(-1).copy(), None if weight is None else weight._data.copy(), smoothing, int(ignore_index))
     loss: Tensor = CrossEntropyFunction.apply(input, target=against, reduction=reduction, shape=t.shape if x.ndim > 1 else ())

@@ -509,7 +509,7 @@ def _scaled(op: str, input: Any, other: Any, alpha: Number) -> Any:
         raise RuntimeError(f"{op}: For integral input tensors, argument alpha must not be a floating point number; got {alpha}")
     if isinstance(input, Tensor) and isinstance(other, Tensor) and input._data.dtype.kind == "b" == other._data.dtype.kind:
         alpha = bool(alpha)
-    return mul(other, alpha) if isinstance(other, Tensor) else other * alpha
+    return mul(other, alpha) if isinstance(other, Tensor) else other * alpha if is_number(other) else other  # which `operands` refuses
 
 
 def add(input: Any, other: Any, *, alpha: Number = 1) -> Tensor:
