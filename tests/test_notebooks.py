@@ -22,6 +22,8 @@ PRIVATE = re.compile(
     | \b[A-Z]:\\\\?\w | \b0x[0-9a-f]{8,} | <ipython-input | ipykernel_\d+""",
     re.VERBOSE,
 )
+# Jupyter's own machinery, in this process; a warning within a notebook fails its test by what stands on stderr.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:zmq", "ignore::DeprecationWarning:jupyter_client", "ignore::DeprecationWarning:nbclient")
 every = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 
 
@@ -61,7 +63,6 @@ def test_there_are_notebooks():
 
 
 @every
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:zmq", "ignore::DeprecationWarning:jupyter_client", "ignore::DeprecationWarning:nbclient")
 def test_runs_from_clean(path, tmp_path):
     begun = time.perf_counter()
     run = execute(path, tmp_path)  # raises where a cell does: an assertion about a figure is such a cell
@@ -75,7 +76,6 @@ def test_runs_from_clean(path, tmp_path):
 
 
 @every
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:zmq", "ignore::DeprecationWarning:jupyter_client", "ignore::DeprecationWarning:nbclient")
 def test_runs_without_torch_and_says_what_it_would_show(path, tmp_path):
     if not any("torch" in cell.source for cell in code_cells(load(path))):
         return  # the run above had none to hide
@@ -112,6 +112,15 @@ def test_ends_with_three_exercises_whose_answers_are_hidden(path):
     assert text.count("<summary>") == text.count("</summary>") == text.count("</details>") == 3
     assert "<details open" not in text
     assert not [c for c in "\n".join(cell.source for cell in cells[: starts[0]]).split("\n") if c.startswith("<details")]
+
+
+@every
+def test_equations_have_the_numbers_of_the_rooms_it_names(path):
+    cells = load(path).cells
+    rooms = [(ROOT / name).read_text() for name in re.findall(r"`(tinygrad_norm/[\w/]+\.py)`", cells[0].source)]
+    tags = {int(tag) for cell in cells if cell.cell_type == "markdown" for tag in re.findall(r"\\tag\{(\d+)\}", cell.source)}
+    assert rooms or not tags, "numbered equations: the first cell is to name the source that they are from"
+    assert not [tag for tag in tags if not any(re.search(rf"\({tag}\)", room) for room in rooms)]
 
 
 @every
