@@ -58,7 +58,7 @@ def execute(path, folder, without_torch=False):
         search.insert(0, str(folder / "hidden"))
     own = {name: str(folder / name.lower()) for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")}
     client = nbclient.NotebookClient(
-        notebook, timeout=LONGEST * 3, kernel_name="python3", record_timing=False, resources={"metadata": {"path": str(folder)}}
+        notebook, timeout=LONGEST * 3, kernel_name="python3", record_timing=False, coalesce_streams=True, resources={"metadata": {"path": str(folder)}}
     )
     client.execute(env={**os.environ, **own, "PYTHONPATH": os.pathsep.join(search), "MPLBACKEND": "module://matplotlib_inline.backend_inline"})
     return notebook
