@@ -1073,6 +1073,15 @@ def test_a_gradient_of_the_wrong_shape_is_never_summed_away(shape, returned, mes
     assert x.grad is None
 
 
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_one_gradient_returned_twice_is_reported_for_the_input_it_does_not_fit(create_graph):
+    op = function(lambda ctx, x, bias: x + bias, lambda ctx, g: (g, g))
+    x, bias = tg.ones(3, 4, requires_grad=True), tg.ones(4, requires_grad=True)
+    for arguments in ((x, bias), (2 * x, 2 * bias), (x.detach(), bias)):
+        with pytest.raises(RuntimeError, match=r"the gradient for input 1 has shape \(3, 4\); expected \(4,\), .*: a sum over axis 0 is missing"):
+            op.apply(*arguments).sum().backward(create_graph=create_graph)
+
+
 def test_what_forward_and_backward_may_return():
     x = leaf(tg, 1.0, 2.0)
     for result, kind in (([1.0], "list"), (None, "NoneType"), ("a", "str"), (tg.ones(2), "Tensor"), ((np.ones(2), None), "NoneType")):

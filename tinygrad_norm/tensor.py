@@ -1011,20 +1011,23 @@ def _zeros(meta: tuple[tuple[int, ...], Any], create_graph: bool) -> Any:
 def _fit(node: Any, results: Sequence[Any], g: Any, shape: tuple[int, ...], kind: Any, create_graph: bool) -> Any:
     """The gradient in its input's element type; a wrong shape is a mistake of the op and is never summed away."""
     if not isinstance(g, (Tensor, np.ndarray, np.generic, float, int)):
-        raise TypeError(f"{node.name}: backward returned a {type(g).__name__} for input {_position(results, g)}; expected an array, a Tensor or None")
+        i = _position(node, results, g, shape)
+        raise TypeError(f"{node.name}: backward returned a {type(g).__name__} for input {i}; expected an array, a Tensor or None")
     came = g
     if not isinstance(g, Tensor):
         g = np.asarray(g)
         g = Tensor(g.astype(kind, copy=False)) if create_graph else g
     if g.shape != shape:
-        _wrong_shape(node, _position(results, came), tuple(g.shape), shape)
+        _wrong_shape(node, _position(node, results, came, shape), tuple(g.shape), shape)
     if not create_graph:
         return (g._data if isinstance(g, Tensor) else g).astype(kind, copy=False)
     return g.to(from_numpy_dtype(kind))
 
 
-def _position(results: Sequence[Any], g: Any) -> int:
-    return next(i for i, result in enumerate(results) if result is g)
+def _position(node: Any, results: Sequence[Any], g: Any, shape: tuple[int, ...]) -> int:
+    """Which input it is for: a backward may return one array for several, so the input's shape counts as well."""
+    shapes = ((e[0].outputs[e[1]][0] if type(e) is tuple else e._data.shape) if e is not None else None for e in node.edges)
+    return next(i for i, (result, expected) in enumerate(zip(results, shapes)) if result is g and expected == shape)
 
 
 def _wrong_shape(node: Function, i: int, came: tuple[int, ...], shape: tuple[int, ...]) -> Any:
