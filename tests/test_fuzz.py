@@ -53,10 +53,10 @@ lengths = st.lists(st.integers(-2, 6), max_size=4)
 
 F = "nn.functional."
 CALLS = {
-    **{name: (anything,) for name in ("neg", "abs", "exp", "log", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "relu", "clone", "isnan", "isinf", "isfinite")},
-    **{name: (anything, anything) for name in ("add", "sub", "mul", "div", "pow", "maximum", "minimum", "eq", "equal", "matmul")},
-    **{name: (anything, dims, flag) for name in ("sum", "mean", "amax", "amin", "logsumexp", "all", "any")},
-    **{name: (anything, dims) for name in ("var", "std", "max", "min", "argmax", "argmin")},
+    **dict.fromkeys(("neg", "abs", "exp", "log", "sqrt", "rsqrt", "tanh", "sigmoid", "erf", "relu", "clone", "isnan", "isinf", "isfinite"), (anything,)),
+    **dict.fromkeys(("add", "sub", "mul", "div", "pow", "maximum", "minimum", "eq", "equal", "matmul"), (anything, anything)),
+    **dict.fromkeys(("sum", "mean", "amax", "amin", "logsumexp", "all", "any"), (anything, dims, flag)),
+    **dict.fromkeys(("var", "std", "max", "min", "argmax", "argmin"), (anything, dims)),
     "all of": (st.just("sum"), tensors()),
     "add alpha": (anything, anything, numbers),
     "where": (anything, anything, anything),
