@@ -313,14 +313,20 @@ def too_slow(task: Task, limit: float) -> Finding:
     """What is said of a numeric derivative."""
     assert task.large is not None
     shape = _shape_of(task.large(np.random.RandomState(0)))
-    return Finding(
+    key, why = task.slow or (
         "a numeric derivative, or as slow as one",
-        f"{task.name} is right on small inputs but took more than {limit:.1f} s at {shape}, where the reference takes {reference_seconds(task):.2g} s: "
         "a derivative taken numerically, or a sum over all pairs of elements; derive it",
+    )
+    return Finding(
+        key,
+        f"{task.name} is right on small inputs but took more than {limit:.1f} s at {shape}, where the reference takes {reference_seconds(task):.2g} s: {why}",
     )
 
 
 def _shape_of(values: Any) -> str:
+    lists = [len(v) for v in values.values() if isinstance(v, list)]
+    if lists:
+        return f"{max(lists)} nodes"
     return "×".join(map(str, max((v for v in values.values() if isinstance(v, np.ndarray)), key=lambda a: a.size).shape))
 
 
