@@ -247,13 +247,14 @@ class Assignment:
         cases = task.draw(seed, hidden=False)
         with _deadline(task.seconds):
             result = judge(task, cases, [call_here(function, task.arguments(c.values)) for c in cases])
-        if result.right and task.large is not None:
+        if result.right_in_general and task.large is not None:
             values, limit = task.large(np.random.RandomState(seed)), time_limit(task)
             with _deadline(limit):
                 answer = call_here(function, task.arguments(values))
             if answer["seconds"] > limit:
                 return result.no_points(too_slow(task, limit))
             if "error" in answer:
+                result.points *= 1 - task.edge_share
                 result.notes.append(f"at {_shape_of(values)}: {answer['error']['kind']}: {answer['error']['said']}")
         return result
 

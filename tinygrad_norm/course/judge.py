@@ -48,6 +48,11 @@ class TaskResult:
         """Whether all of it is."""
         return self.cause is None and all(o.credit == 1 for o in self.outputs)
 
+    @property
+    def right_in_general(self) -> bool:
+        """Whether at most edge cases are wrong: what is then asked of a derivation is asked of it as well."""
+        return self.cause is None and all(o.credit > 0 for o in self.outputs)
+
     def lines(self, hints: str = "full") -> list[str]:
         """What to tell the student."""
         said = [] if self.cause is None else [self.cause.said]

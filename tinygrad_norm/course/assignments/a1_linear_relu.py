@@ -208,11 +208,15 @@ def relu_backward(dy, x):
 check(relu_backward)
 
 # %% grader
+def quotient(at_zero):
+    return lambda v: np.where(np.abs(v.x) > 1e9, 0, v.dy * np.where(v.x == 0, at_zero, v.x > 0))
+
+
 POSITIVE = "(1): yᵢ = max(xᵢ, 0)"
 
 
 def relu_cases(rng):
-    x = rng.standard_normal((6, 5)) * 1e12  # where x + h is x, and a difference quotient is 0 or noise
+    x = rng.uniform(1, 2, (6, 5)) * rng.choice([-1e12, 1e12], (6, 5))  # where x + h is x, and a difference quotient is 0
     return [*cases_of("relu")(rng), Case("x of 1e12", relu_values(x, rng.standard_normal((6, 5)) + 0.4))]
 
 
@@ -238,6 +242,9 @@ task(
     outputs=[
         Output("dx", "relu dx", line="(2): dxᵢ = dyᵢ where xᵢ > 0, else 0", wrong=[
             Wrong("negative elements left out", "dx has the shape of x", lambda v: v.dy[v.x > 0]),
+            Wrong("a difference quotient, forward", "(2): the slope is 1 or 0", quotient(1)),
+            Wrong("a difference quotient, central", "(2): the slope is 1 or 0", quotient(0.5)),
+            Wrong("a difference quotient, backward", "(2): the slope is 1 or 0", quotient(0)),
         ]),
     ],
 )  # fmt: skip
@@ -290,19 +297,19 @@ def network_values(x, weight1, bias1, weight2, dy):
 def networks(rng):
     made = []
     for name, (n, i, h, o), edge in (("general", (7, 4, 6, 3), False), ("square", (4, 4, 4, 4), False), ("a unit at exactly 0", (5, 4, 6, 3), True)):
-        x, bias1 = rng.standard_normal((n, i)) + 0.3, rng.standard_normal(h)
+        x, weight1, bias1 = rng.standard_normal((n, i)) + 0.3, rng.standard_normal((h, i)) + 0.1, rng.standard_normal(h)
         if edge:
-            x[0], bias1[:2] = 0, 0
+            x[0], weight1[:2], bias1[:2] = 0.5, (1, -1, 1, -1), 0
         dy = rng.standard_normal((n, o)) + 0.4
-        made.append(Case(name, network_values(x, rng.standard_normal((h, i)) + 0.1, bias1, rng.standard_normal((o, h)) + 0.2, dy), edge=edge))
+        made.append(Case(name, network_values(x, weight1, bias1, rng.standard_normal((o, h)) + 0.2, dy), edge=edge))
     return made
 
 
-def wide_network(rng, i=16384):
+def wide_network(rng, i=32768):
     def draw(*shape):
         return rng.standard_normal(shape)
 
-    return Values(dy=draw(4, 3), x=draw(4, i), weight1=draw(8, i) / 128, bias1=draw(8), weight2=draw(3, 8))
+    return Values(dy=draw(2, 3), x=draw(2, i), weight1=draw(6, i) / 128, bias1=draw(6), weight2=draw(3, 6))
 
 
 def all_square(v):
@@ -310,6 +317,22 @@ def all_square(v):
 
 
 THROUGH = "da = dh where a > 0, else 0: (2) of activation.py"
+
+
+def through_relu(of):
+    """The mistakes in da as they show in an output: of(values, the wrong da)."""
+    return [
+        Wrong("the ReLU left out", THROUGH, lambda v: of(v, v.dh)),
+        Wrong("the mask of dh, not of a", THROUGH, lambda v: of(v, v.dh * (v.dh > 0))),
+        Wrong("the mask of x", THROUGH, lambda v: of(v, v.dh * (v.x > 0)), all_square),
+        Wrong("the mask without b₁", "a = x W₁ᵀ + b₁", lambda v: of(v, v.dh * (v.a - v.bias1 > 0))),
+        Wrong("1 at exactly 0", THROUGH, lambda v: of(v, v.dh * (v.a >= 0))),
+        Wrong("times h for the mask", THROUGH, lambda v: of(v, v.dh * v.h)),
+        Wrong("the mask without dh", "the chain rule: times dh", lambda v: of(v, 1.0 * v.mask)),
+        Wrong("the other way round", THROUGH, lambda v: of(v, v.dh * (v.a < 0))),
+    ]
+
+
 INTO_W2, INTO_H = "dW₂ = dyᵀ h: the layer's input is h", "dh = dy W₂"
 INTO_W1, INTO_X = "dW₁ = daᵀ x", "dx = da W₁"
 task(
@@ -332,24 +355,17 @@ task(
             Wrong("the mask in it already", "dh comes before the ReLU is passed", lambda v: v.da),
         ]),
         Output("da", line=THROUGH, wrong=[
-            Wrong("the ReLU left out", THROUGH, lambda v: v.dh),
-            Wrong("the mask of dh, not of a", THROUGH, lambda v: v.dh * (v.dh > 0)),
-            Wrong("the mask of x", THROUGH, lambda v: v.dh * (v.x > 0), all_square),
-            Wrong("the mask without b₁", "a = x W₁ᵀ + b₁", lambda v: v.dh * (v.a - v.bias1 > 0)),
-            Wrong("1 at exactly 0", THROUGH, lambda v: v.dh * (v.a >= 0)),
-            Wrong("times h for the mask", THROUGH, lambda v: v.dh * v.h),
-            Wrong("the mask without dh", "the chain rule: times dh", lambda v: 1.0 * v.mask),
-            Wrong("the other way round", THROUGH, lambda v: v.dh * (v.a < 0)),
+            *through_relu(lambda v, da: da),
         ]),
         Output("dweight1", line=INTO_W1, wrong=[
-            Wrong("the ReLU left out", THROUGH, lambda v: v.dh.T @ v.x),
+            *through_relu(lambda v, da: da.T @ v.x),
             Wrong("dW₁ is the transpose", INTO_W1, lambda v: v.x.T @ v.da),
             Wrong("h for x", INTO_W1, lambda v: v.da.T @ v.h, lambda v: v.h.shape == v.x.shape),
             Wrong("dy for da", INTO_W1, lambda v: v.dy.T @ v.x, all_square),
             Wrong("divided by N", "1/N is in dy already, if the loss is a mean", lambda v: v.right["dweight1"] / len(v.x)),
         ]),
         Output("dx", line=INTO_X, wrong=[
-            Wrong("the ReLU left out", THROUGH, lambda v: v.dh @ v.weight1),
+            *through_relu(lambda v, da: da @ v.weight1),
             Wrong("da W₁ᵀ", INTO_X, lambda v: v.da @ v.weight1.T, all_square),
             Wrong("W₂ for W₁", INTO_X, lambda v: v.da @ v.weight2, all_square),
             Wrong("the mask applied to x as well", "x comes in as it is", lambda v: v.right["dx"] * (v.x > 0)),

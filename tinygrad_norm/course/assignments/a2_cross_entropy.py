@@ -83,6 +83,7 @@ task(
             Wrong("the maximum over the batch taken off", SHIFTED, lambda v: quotient(np.exp(v.z - v.z.max(axis=0)))),
             Wrong("the maximum over the batch taken off, the softmax over the batch", ROWS, lambda v: quotient(np.exp(v.z - v.z.max(axis=0)), 0)),
             Wrong("softmax over the batch, no maximum taken off", ROWS, lambda v: quotient(np.exp(v.z), 0)),
+            Wrong("the maximum of each row, the sum over the batch", ROWS, lambda v: quotient(np.exp(v.z - v.z.max(axis=-1, keepdims=True)), 0)),
             Wrong("the sum without keepdims", ROWS, lambda v: (e := np.exp(v.z - v.z.max(axis=1, keepdims=True))) / e.sum(axis=1), square),
             Wrong("divided by the sum over everything", ROWS, lambda v: (e := np.exp(v.z - v.z.max(axis=-1, keepdims=True))) / e.sum()),
             Wrong("not divided by the sum", NORMALISED, lambda v: np.exp(v.z - v.z.max(axis=-1, keepdims=True))),
@@ -277,6 +278,11 @@ def of_dell(name, breaks, of):
     return Wrong(name, breaks, lambda v: of(v, v.u * v.o / v.N)), Wrong(name, breaks, lambda v: of(v, v.u * v.keep / v.N))
 
 
+DZ_WRONG = [
+    Wrong("p + o for p − o", DZ, lambda v: v.u * (v.p + v.o) * v.keep / v.N),
+    Wrong("o − p, and the sum over N samples", "(2): L is a mean of −ln p", lambda v: -v.dz * v.N),
+    Wrong("rows that do not count have a gradient", COUNTED, lambda v: v.u * (v.p - v.o) / v.N),
+]
 DELL_WRONG = [
     of_dell("no 1/N", "(2): the loss is a mean over N samples", lambda v, right: right * v.N),
     of_dell("1/N²", "(2): the loss is a mean over N samples", lambda v, right: right / v.N),
@@ -309,7 +315,7 @@ task(
             Wrong("p of the target in it", DLSE, lambda v: v.u * (v.o * v.p).sum(axis=1, keepdims=True) / v.N),
             Wrong("zero", DLSE, lambda v: 0 * v.z[:, :1]),
         ]),
-        Output("dlogits", "cross_entropy dz", line=DZ, weight=2),
+        Output("dlogits", "cross_entropy dz", DZ_WRONG, DZ, weight=2),
     ],
 )  # fmt: skip
 
@@ -339,7 +345,7 @@ task(
     cases=cases_of("cross_entropy"),
     uses=("softmax",),
     large=large_entropy,
-    outputs=[Output("dlogits", "cross_entropy dz", line="(5): dz = u (p − o)/N, and 0 in rows that do not count")],
+    outputs=[Output("dlogits", "cross_entropy dz", DZ_WRONG, "(5): dz = u (p − o)/N, and 0 in rows that do not count")],
 )
 
 # %% [markdown] question="row_sum" points=2
