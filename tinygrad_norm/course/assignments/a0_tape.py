@@ -452,8 +452,8 @@ linear = [
 
 # %% [markdown]
 # `dy` is the gradient that arrives at the root from above, of the root's shape: an array in the place of the 1 of part 1. Return the gradients of x,
-# w and b. Three things can go wrong that could not with numbers: `=` for `+=`, as before; a gradient that has another shape than its value; and
-# `+=` on an array that another node holds as well.
+# w and b. What could go wrong with numbers can go wrong here, and two things more: a gradient that has another shape than its value, and `+=` on an array
+# that another node holds as well.
 
 # %% task="tape_backward" points=4
 def tape_backward(graph, root, dy):

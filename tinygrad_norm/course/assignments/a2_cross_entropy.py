@@ -2,7 +2,7 @@
 # # A2 · Softmax and cross-entropy, derived by hand
 #
 # A classifier's last layer gives a number for each class, its loss is the cross-entropy of their softmax. Afterwards you can write both so that they hold
-# for logits of a thousand, derive the Jacobian of the softmax, and show why so little is left of it in the gradient of the loss. The
+# for logits of a thousand, apply the Jacobian of the softmax without ever forming it, and show why so little is left of it in the gradient of the loss. The
 # library's own version stands in `tinygrad_norm/nn/loss.py`; the numbers of the equations are those of that file, where the logits are called x.
 #
 # `logits` is z (N, C): a row for each sample, a column for each class. `target` (N) holds the number t of the right class. For one row:
