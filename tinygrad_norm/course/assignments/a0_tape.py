@@ -108,15 +108,17 @@ def walked(v, order=None, step=lambda g, i, j, slope: g[j] + g[i] * slope, begin
     return g
 
 
-def in_recursion(v):
-    """Each node handed on at each visit, with all that has arrived so far."""
-    g = np.zeros(len(v.nodes))
+def in_recursion(v, once=False):
+    """Each node handed on at each visit, with all that has arrived so far; or at its first visit alone."""
+    g, seen = np.zeros(len(v.nodes)), set()
     g[v.root] = 1
 
     def visit(i):
-        for j, slope in v.nodes[i]:
-            g[j] += g[i] * slope
-            visit(j)
+        if not (once and i in seen):
+            seen.add(i)
+            for j, slope in v.nodes[i]:
+                g[j] += g[i] * slope
+                visit(j)
 
     visit(v.root)
     return g
@@ -136,22 +138,6 @@ def discovered(v, last_in_first_out):
     return g
 
 
-def visited_once(v):
-    """The recursion, with a set of what was visited."""
-    g, seen = np.zeros(len(v.nodes)), set()
-    g[v.root] = 1
-
-    def visit(i):
-        if i not in seen:
-            seen.add(i)
-            for j, slope in v.nodes[i]:
-                g[j] += g[i] * slope
-                visit(j)
-
-    visit(v.root)
-    return g
-
-
 def reached(v):
     found = {v.root}
     for i in range(v.root, -1, -1):
@@ -160,20 +146,7 @@ def reached(v):
     return sorted(found, reverse=True)
 
 
-def once_each(v):
-    """An input used twice counted once, as from a dict of the inputs."""
-    return walked(Values(nodes=[list(dict(pairs).items()) for pairs in v.nodes], root=v.root))
-
-
-def from_the_end(v):
-    return walked(Values(nodes=v.nodes, root=len(v.nodes) - 1))
-
-
-def only_root(v):
-    return 1.0 * (np.arange(len(v.nodes)) == v.root)
-
-
-def only_once(g, i, j, slope):
+def last_write(g, i, j, slope):
     return g[i] * slope
 
 
@@ -189,11 +162,12 @@ task(
     slow=SLOW,
     outputs=[
         Output("grads", line="v̄ⱼ = Σ v̄ᵢ ∂vᵢ/∂vⱼ, over all uses of vⱼ", wrong=[
-            Wrong("= for +=", ADDED, lambda v: walked(v, step=only_once)),
-            Wrong("= for +=, among the nodes that the root needs", ADDED, lambda v: walked(v, reached(v), only_once)),
-            Wrong("an input that is used twice counted once", ADDED, once_each),
+            Wrong("= for +=", ADDED, lambda v: walked(v, step=last_write)),
+            Wrong("= for +=, among the nodes that the root needs", ADDED, lambda v: walked(v, reached(v), last_write)),
+            Wrong("an input that is used twice counted once", ADDED,
+                  lambda v: walked(Values(nodes=[list(dict(pairs).items()) for pairs in v.nodes], root=v.root))),
             Wrong("handed on at each visit, before it is complete", COMPLETE, in_recursion),
-            Wrong("each visited once, depth first", COMPLETE, visited_once),
+            Wrong("each visited once, depth first", COMPLETE, lambda v: in_recursion(v, once=True)),
             Wrong("each visited once, in the order of a stack", COMPLETE, lambda v: discovered(v, True)),
             Wrong("each visited once, breadth first", COMPLETE, lambda v: discovered(v, False)),
             Wrong("the oldest first", COMPLETE, lambda v: walked(v, range(len(v.nodes)))),
@@ -201,9 +175,10 @@ task(
             Wrong("slope forgotten", CHAIN, lambda v: walked(v, step=lambda g, i, j, slope: g[j] + g[i])),
             Wrong("slope added for multiplied", CHAIN, lambda v: walked(v, step=lambda g, i, j, slope: g[j] + g[i] + slope)),
             Wrong("the root's own gradient is not 1", BEGIN, lambda v: np.zeros(len(v.nodes))),
-            Wrong("nothing arrives but at the root itself", "the walk begins at the root, and it hands on first", only_root),
+            Wrong("nothing arrives but at the root itself", "the walk begins at the root, and it hands on first",
+                  lambda v: 1.0 * (np.arange(len(v.nodes)) == v.root)),
             Wrong("all gradients begun with 1", BEGIN, lambda v: walked(v, begin=np.ones(len(v.nodes)))),
-            Wrong("begun at the last node, not at the root", BEGIN, from_the_end),
+            Wrong("begun at the last node, not at the root", BEGIN, lambda v: walked(Values(nodes=v.nodes, root=len(v.nodes) - 1))),
         ]),
     ],
 )  # fmt: skip
