@@ -247,13 +247,14 @@ class Assignment:
         cases = task.draw(seed, hidden=False)
         with _deadline(task.seconds):
             result = judge(task, cases, [call_here(function, task.arguments(c.values)) for c in cases])
-        if result.right and task.large is not None:
+        if result.right_in_general and task.large is not None:
             values, limit = task.large(np.random.RandomState(seed)), time_limit(task)
             with _deadline(limit):
                 answer = call_here(function, task.arguments(values))
             if answer["seconds"] > limit:
                 return result.no_points(too_slow(task, limit))
             if "error" in answer:
+                result.points *= 1 - task.edge_share
                 result.notes.append(f"at {_shape_of(values)}: {answer['error']['kind']}: {answer['error']['said']}")
         return result
 
@@ -286,8 +287,8 @@ def call_here(function: Callable[..., Any], args: list[Any]) -> dict[str, Any]:
 @cache
 def _reference_seconds(reference: Callable[..., Any], make: Callable[..., Any], parameters: tuple[str, ...]) -> float:
     values = make(np.random.RandomState(0))
-    times = []
-    for _ in range(3):
+    times: list[float] = []
+    while len(times) < 3 or (len(times) < 30 and sum(times) < 0.2):  # BLAS's first calls can take a hundred times as long as the others
         start = time.monotonic()
         reference(*[values[p] for p in parameters])
         times.append(time.monotonic() - start)
@@ -313,14 +314,20 @@ def too_slow(task: Task, limit: float) -> Finding:
     """What is said of a numeric derivative."""
     assert task.large is not None
     shape = _shape_of(task.large(np.random.RandomState(0)))
-    return Finding(
+    key, why = task.slow or (
         "a numeric derivative, or as slow as one",
-        f"{task.name} is right on small inputs but took more than {limit:.1f} s at {shape}, where the reference takes {reference_seconds(task):.2g} s: "
         "a derivative taken numerically, or a sum over all pairs of elements; derive it",
+    )
+    return Finding(
+        key,
+        f"{task.name} is right on small inputs but took more than {limit:.1f} s at {shape}, where the reference takes {reference_seconds(task):.2g} s: {why}",
     )
 
 
 def _shape_of(values: Any) -> str:
+    lists = [len(v) for v in values.values() if isinstance(v, list)]
+    if lists:
+        return f"{max(lists)} nodes"
     return "×".join(map(str, max((v for v in values.values() if isinstance(v, np.ndarray)), key=lambda a: a.size).shape))
 
 

@@ -168,7 +168,9 @@ def _copied(values: Values) -> Values:
 
 
 def _only_edges(output: Output, cases: Sequence[Case], got: Sequence[Any], right: Sequence[Any], tolerance: Sequence[float]) -> Finding:
-    bad = [c.name for c, g, r, close in zip(cases, got, right, tolerance) if g is None or not same(g, r, close)]
+    bad = [c.name for c, g, r, close in zip(cases, got, right, tolerance) if g is not None and not same(g, r, close)]
+    if not bad:  # right wherever it answered; the exception is told once, beside the outputs
+        return Finding(f"{output.name}: raised at {next(c.name for c, g in zip(cases, got) if g is None)}", "")
     return Finding(f"{output.name}: wrong at {bad[0]}", f"{output.name} is right in general, but wrong at: {', '.join(bad)}", output.line)
 
 

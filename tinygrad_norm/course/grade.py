@@ -180,7 +180,7 @@ def _grade_task(grading: Grading, session: _Session, task: Task, right: dict[str
         result.printed = ""  # it could show the reference's code
     if replaced:
         result.notes.append(f"run on the reference's {', '.join(replaced)}")
-    if result.right and task.large is not None:
+    if result.right_in_general and task.large is not None:
         result = _large(grading, session, task, result)
     if result.right and task.faster is not None:
         result = _race(grading, session, task, result)

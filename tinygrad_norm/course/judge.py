@@ -48,6 +48,11 @@ class TaskResult:
         """Whether all of it is."""
         return self.cause is None and all(o.credit == 1 for o in self.outputs)
 
+    @property
+    def right_in_general(self) -> bool:
+        """Whether at most edge cases are wrong: what is then asked of a derivation is asked of it as well."""
+        return self.cause is None and all(o.credit > 0 for o in self.outputs)
+
     def lines(self, hints: str = "full") -> list[str]:
         """What to tell the student."""
         said = [] if self.cause is None else [self.cause.said]
@@ -187,6 +192,8 @@ def _equal(a: Any, b: Any) -> bool:
         return isinstance(b, (list, tuple)) and len(a) == len(b) and all(_equal(x, y) for x, y in zip(a, b))
     if isinstance(a, dict):
         return isinstance(b, dict) and set(a) == set(b) and all(_equal(a[k], b[k]) for k in a)
+    if type(a) in (int, float) and type(a) is type(b):  # a graph has thousands of them
+        return bool(a == b or (a != a and b != b))
     if isinstance(a, (np.ndarray, np.generic, float, int)):
         if not isinstance(b, (np.ndarray, np.generic, float, int)) or np.shape(a) != np.shape(b):
             return False

@@ -78,6 +78,7 @@ class Task:
         cases: from a random generator to the cases.
         outputs: what it returns, in order; one output is returned bare, several as a tuple.
         large: inputs at which a numeric derivative takes a hundred times as long as a derived one; None: not asked.
+        slow: what to say of an answer that takes too long there: a key to count it by, and why; None: that it is a numeric derivative.
         float32: an answer computed in float32 is accepted.
         uses: functions of earlier tasks that it may call; the reference's are put in their place where the student's own are wrong.
         staged: the outputs are steps of one derivation, so that the first wrong one is the one to look at.
@@ -93,6 +94,7 @@ class Task:
     cases: Callable[[np.random.RandomState], list[Case]]
     outputs: list[Output]
     large: Callable[[np.random.RandomState], Values] | None = None
+    slow: tuple[str, str] | None = None
     float32: bool = True
     uses: tuple[str, ...] = ()
     staged: bool = False
@@ -120,13 +122,22 @@ class Task:
 
     def arguments(self, values: Values) -> list[Any]:
         """Copies of what the function is called with."""
-        return [v.copy() if isinstance(v, np.ndarray) else v for v in (values[p] for p in self.parameters)]
+        return [_copied(values[p]) for p in self.parameters]
 
     def expected(self, values: Values) -> tuple[Any, ...]:
         """What the reference returns, always as a tuple."""
         with np.errstate(all="ignore"):
             result = self.reference(*self.arguments(values))
         return result if len(self.outputs) > 1 else (result,)
+
+
+def _copied(value: Any) -> Any:
+    """A copy to the bottom: what a student changes in a list or dict must not change the case."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, dict):
+        return {k: _copied(v) for k, v in value.items()}
+    return type(value)(_copied(v) for v in value) if type(value) in (list, tuple) else value
 
 
 _waiting: ContextVar[list[tuple[Callable[..., Any], dict[str, Any]]] | None] = ContextVar("_waiting", default=None)
