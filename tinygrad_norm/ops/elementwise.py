@@ -509,6 +509,8 @@ def _scaled(op: str, input: Any, other: Any, alpha: Number) -> Any:
         raise RuntimeError(f"{op}: For integral input tensors, argument alpha must not be a floating point number; got {alpha}")
     if isinstance(input, Tensor) and isinstance(other, Tensor) and input._data.dtype.kind == "b" == other._data.dtype.kind:
         alpha = bool(alpha)
+    if isinstance(alpha, float) and isinstance(input, Tensor) and isinstance(other, Tensor) and other._data.dtype.kind != "f":
+        other = cast(other, promote(input._data, other._data))  # alpha has no say in the result's type
     return mul(other, alpha) if isinstance(other, Tensor) else other * alpha if is_number(other) else other  # which `operands` refuses
 
 
