@@ -46,9 +46,18 @@ def outputs(notebook):
     return [(i, output) for i, cell in enumerate(code_cells(notebook)) for output in cell.outputs]
 
 
-def execute(path, folder, without_torch=False):
+def answers(notebook):
+    """The code in the folded answers, each as a cell."""
+    text = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    folded = "\n".join(re.findall(r"<details>(.*?)</details>", text, re.DOTALL))
+    return [nbformat.v4.new_code_cell(code) for code in re.findall(r"^```python\n(.*?)^```", folded, re.DOTALL | re.MULTILINE)]
+
+
+def execute(path, folder, without_torch=False, with_answers=False):
     """The notebook, run in a kernel of its own whose settings, history and working folder are empty."""
     notebook = load(path)
+    length = len(notebook.cells)
+    notebook.cells += answers(notebook) if with_answers else []
     for cell in code_cells(notebook):
         cell.outputs, cell.execution_count = [], None
     search = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -61,6 +70,7 @@ def execute(path, folder, without_torch=False):
         notebook, timeout=LONGEST * 3, kernel_name="python3", record_timing=False, coalesce_streams=True, resources={"metadata": {"path": str(folder)}}
     )
     client.execute(env={**os.environ, **own, "PYTHONPATH": os.pathsep.join(search), "MPLBACKEND": "module://matplotlib_inline.backend_inline"})
+    notebook.cells = notebook.cells[:length]
     return notebook
 
 
@@ -72,7 +82,7 @@ def test_there_are_notebooks():
 @every
 def test_runs_from_clean(path, tmp_path):
     begun = time.perf_counter()
-    run = execute(path, tmp_path)  # raises where a cell does: an assertion about a figure is such a cell
+    run = execute(path, tmp_path, with_answers=True)  # raises where a cell does: an assertion about a figure is such a cell
     assert time.perf_counter() - begun < LONGEST
     said = "".join(output.text for _, output in outputs(run) if output.output_type == "stream" and output.name == "stderr")
     assert "Warning" not in said, said
