@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -60,7 +61,10 @@ class Output(NamedTuple):
 
 
 class Faster(NamedTuple):
-    """The function must be `factor` times as fast as the reference (or as `than`, a function of the reference) on `case`."""
+    """The function must be `factor` times as fast as the reference (or as `than`, a function of the reference) on `case`.
+
+    It is called `repeat` times in a row, so that sending the result does not count; and once before, so that compiling does not.
+    """
 
     factor: float
     case: Callable[[np.random.RandomState], Values]
@@ -79,6 +83,7 @@ class Task:
         outputs: what it returns, in order; one output is returned bare, several as a tuple.
         large: inputs at which a numeric derivative takes a hundred times as long as a derived one; None: not asked.
         float32: an answer computed in float32 is accepted.
+        same_dtype: an answer has the dtype of the reference's.
         uses: functions of earlier tasks that it may call; the reference's are put in their place where the student's own are wrong.
         staged: the outputs are steps of one derivation, so that the first wrong one is the one to look at.
         faster: a race against the reference.
@@ -94,6 +99,7 @@ class Task:
     outputs: list[Output]
     large: Callable[[np.random.RandomState], Values] | None = None
     float32: bool = True
+    same_dtype: bool = False
     uses: tuple[str, ...] = ()
     staged: bool = False
     faster: Faster | None = None
@@ -119,13 +125,13 @@ class Task:
         return drawn
 
     def arguments(self, values: Values) -> list[Any]:
-        """Copies of what the function is called with."""
-        return [v.copy() if isinstance(v, np.ndarray) else v for v in (values[p] for p in self.parameters)]
+        """Copies of what the function is called with, in the same memory order."""
+        return [copy.deepcopy(values[p]) for p in self.parameters]
 
     def expected(self, values: Values) -> tuple[Any, ...]:
         """What the reference returns, always as a tuple."""
         with np.errstate(all="ignore"):
-            result = self.reference(*self.arguments(values))
+            result = getattr(self.reference, "py_func", self.reference)(*self.arguments(values))  # a numba function's Python: nothing to compile
         return result if len(self.outputs) > 1 else (result,)
 
 
