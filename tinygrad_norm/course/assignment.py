@@ -327,14 +327,14 @@ def raced(task: Task, result: TaskResult, times: float) -> TaskResult:
 def _seconds_of(function: Callable[..., Any], args: list[Any], repeat: int) -> float:
     """For one call, the best of three times so many; or of one that is slow. The first call of all is not counted, it may compile."""
     function(*args)
-    times = []
-    for repeat in (1, repeat, repeat, repeat):
+    times: list[float] = []
+    for calls in (1, repeat, repeat, repeat):
         if times and times[0] > 0.2:
             break
         start = time.perf_counter()
-        for _ in range(repeat):
+        for _ in range(calls):
             function(*args)
-        times.append((time.perf_counter() - start) / repeat)
+        times.append((time.perf_counter() - start) / calls)
     return min(times)
 
 

@@ -18,7 +18,8 @@ __all__ = ["class_report", "csv_text", "gradescope_results", "student_html", "ta
 
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#222}table{border-collapse:collapse}
 td,th{border-bottom:1px solid #ddd;padding:.3rem .7rem;text-align:left;vertical-align:top}.ok{color:#0072B2}.no{color:#D55E00}
-pre{background:#f6f6f6;padding:.6rem;overflow-x:auto}.bar{background:#56B4E9;height:.8rem;display:inline-block}"""
+pre{background:#f6f6f6;padding:.6rem;white-space:pre-wrap;overflow-wrap:anywhere}h2{margin:2rem 0 .3rem}table{width:100%}
+.bar{background:#56B4E9;height:.8rem;display:inline-block;vertical-align:middle}.n{width:1.5rem;text-align:right}.b{width:100px}.who{width:35%;color:#666}"""
 
 
 def _page(title: str, body: str) -> str:
@@ -80,7 +81,7 @@ def student_html(r: dict[str, Any]) -> str:
         parts.append(f"<tr><td><code>{_h(t['name'])}</code></td>{points}<td>{lines}{printed}</td></tr>")
     parts.append("</table>")
     for q in r["questions"]:
-        parts.append(f"<h3>{_h(q['name'])} ({q['out_of']:g} points, by hand)</h3><pre>{_h(q['answer'] or '(no answer)')}</pre>")
+        parts.append(f"<h3>{_h(q['name'])} ({q['out_of']:g} point{'' if q['out_of'] == 1 else 's'}, by hand)</h3><pre>{_h(q['answer'] or '(no answer)')}</pre>")
     return _page(f"{r['submission']}: {r['title']}", "".join(parts))
 
 
@@ -133,15 +134,28 @@ def class_text(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _bar(count: int, n: int) -> str:
+    return f"<span class=bar style='width:{100 * count / n:.0f}px'></span>"
+
+
 def class_html(report: dict[str, Any], title: str) -> str:
     """The class report as a page."""
     n = report["submissions"]
-    parts = [f"<h1>{_h(title)}: the class</h1><p>{n} submissions, mean {report['mean']}, median {report['median']} of {report['out_of']:g} points</p>"]
+    parts = [f"<h1>{_h(title)}: the class</h1>"]
+    if n:
+        parts.append(f"<p>{n} submissions, mean {report['mean']:.1f}, median {report['median']:g} of {report['out_of']:g} points</p>")
+    parts.append("<table><tr><th>task</th><th>right</th><th class=b></th><th>mean</th><th>most often</th></tr>")
     for name, t in report["tasks"].items():
-        parts.append(f"<h2><code>{_h(name)}</code></h2><p>{t['right']} of {n} right, mean {t['mean']:g} of {t['out_of']:g}</p><table>")
+        first, who = next(iter(t["misconceptions"].items()), ("", []))
+        often = f"{_h(first)} ({len(who)})" if who else ""
+        row = (f"<a href='#{_h(name)}'><code>{_h(name)}</code></a>", f"{t['right']}", _bar(t["right"], n), f"{t['mean']:.2f} of {t['out_of']:g}", often)
+        parts.append("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>")
+    parts.append("</table>")
+    for name, t in report["tasks"].items():
+        parts.append(f"<h2 id='{_h(name)}'><code>{_h(name)}</code></h2><p>{t['right']} of {n} right</p><table>")
         for m, who in t["misconceptions"].items():
-            bar = f"<span class=bar style='width:{200 * len(who) / n:.0f}px'></span>"
-            parts.append(f"<tr><td>{len(who)}</td><td>{bar}</td><td>{_h(m)}</td><td>{_h(', '.join(who))}</td></tr>")
+            cells = f"<td class=n>{len(who)}</td><td class=b>{_bar(len(who), n)}</td><td>{_h(m)}</td><td class=who>{_h(', '.join(who))}</td>"
+            parts.append(f"<tr>{cells}</tr>")
         parts.append("</table>")
     if report["needs_attention"]:
         parts.append("<h2>To be looked at</h2><ul>" + "".join(f"<li>{_h(k)}: {_h(v)}</li>" for k, v in report["needs_attention"].items()) + "</ul>")

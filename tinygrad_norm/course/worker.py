@@ -75,7 +75,7 @@ def _pack(value: Any, parts: list[bytes], size: list[int], depth: int) -> Any:
             raise TypeError(f"what was returned has a {type(value).__name__} in it, of dtype {array.dtype}; expected an array of numbers")
         array = array.astype("<f8")
     array = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"  # a transposed input arrives transposed
+    order: Any = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"  # a transposed input arrives transposed
     data = array.tobytes(order)
     start, size[0] = size[0], size[0] + len(data)
     parts.append(data)

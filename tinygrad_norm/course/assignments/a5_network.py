@@ -96,6 +96,11 @@ def normed(a):
     return (a - a.mean(axis=1, keepdims=True)) / np.sqrt(a.var(axis=1, keepdims=True) + EPS)
 
 
+def softmax(v, axis=1):
+    e = np.exp(v.logits - v.logits.max(axis=axis, keepdims=True))
+    return e / e.sum(axis=axis, keepdims=True)
+
+
 task(
     forward,
     cases=of_network,
@@ -123,15 +128,10 @@ task(
         Output("logits", line=LAST, wrong=[
             Wrong("b₂ forgotten", LAST, lambda v: v.h @ v.W2.T),
             Wrong("W₂ not transposed", LAST, lambda v: v.h @ v.W2 + v.b2, square),
-            Wrong("returned probabilities", "the softmax belongs to the loss", lambda v: softmax(v)),
+            Wrong("returned probabilities", "the softmax belongs to the loss", softmax),
         ]),
     ],
 )  # fmt: skip
-
-
-def softmax(v, axis=1):
-    e = np.exp(v.logits - v.logits.max(axis=axis, keepdims=True))
-    return e / e.sum(axis=axis, keepdims=True)
 
 # %% [markdown]
 # ## 2 · The loss and all gradients
@@ -414,14 +414,15 @@ look()
 # a learning rate of up to lr/(1 − μ)?
 #
 # ### BEGIN SOLUTION
-# With 0.001 the loss falls, but slowly; with 10 it ends above where it began: the steps go beyond the valley. Without momentum it falls as with a rate a
-# tenth as large (lr = 1 and momentum = 0 end where 0.1 and 0.9 do). Where the gradient g hardly changes, b tends to g + μg + μ²g + … = g/(1 − μ), so each step is lr·g/(1 − μ).
+# With 0.001 the loss falls, but slowly; with 10 it ends above where it began: the steps go beyond the valley. Without momentum it falls as with a
+# rate a tenth as large (lr = 1 and momentum = 0 end where 0.1 and 0.9 do). Where the gradient g hardly changes, b tends to
+# g + μg + μ²g + … = g/(1 − μ), so each step is lr·g/(1 − μ).
 # ### END SOLUTION
 
 # %% [markdown] question="zero_start" points=1
 # Someone starts with W₁, b₁, β and W₂ at 0, and the network learns next to nothing. Which parameters get a gradient in the first step, and which never?
 #
 # ### BEGIN SOLUTION
-# With W₁, b₁ and β at 0 all of h is 0: dW₂ = dlogitsᵀ h is 0, and dh = dlogits W₂ is 0, so nothing below gets a gradient. Only b₂ learns: how frequent each class is.
-# As h and W₂ stay 0, that is so for ever.
+# With W₁, b₁ and β at 0 all of h is 0: dW₂ = dlogitsᵀ h is 0, and with W₂ at 0 dh = dlogits W₂ is 0, so nothing below gets a gradient. Only b₂ learns:
+# how frequent each class is. As h and W₂ stay 0, that is so for ever.
 # ### END SOLUTION

@@ -18,7 +18,6 @@ check = load("a6").check
 # %%
 import math
 
-import numpy as np
 from numba import njit, prange
 
 FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
@@ -174,6 +173,13 @@ def with_rstd(name, line, rstd):
     return Wrong(name, line, lambda v: v.deviation * rstd(v) * v.weight + v.bias)
 
 
+def running_on(v):
+    """Both sums go on from row to row."""
+    mean = np.cumsum(v.x.sum(axis=1, keepdims=True), axis=0) / v.M
+    var = np.cumsum(((v.x - mean) ** 2).sum(axis=1, keepdims=True), axis=0) / v.M
+    return (v.x - mean) / np.sqrt(var + v.eps) * v.weight + v.bias
+
+
 how = {"float32": False, "same_dtype": True, "packages": ("numpy", "numba"), "seconds": 60.0}
 task(
     layer_norm_kernel,
@@ -186,7 +192,7 @@ task(
         with_rstd("eps dropped", INSIDE, lambda v: 1 / np.sqrt(v.var)),
         with_rstd("a variance for a deviation", INSIDE, lambda v: 1 / (v.var + v.eps)),
         with_rstd("std for 1/std", INSIDE, lambda v: 1 / v.rstd),
-        Wrong("sums not set to 0 for each row", "each row has its own μ and var", lambda v: running_on(v)),
+        Wrong("sums not set to 0 for each row", "each row has its own μ and var", running_on),
         Wrong("β forgotten", "yⱼ = γⱼ x̂ⱼ + βⱼ", lambda v: v.xhat * v.weight),
         Wrong("γ forgotten", "yⱼ = γⱼ x̂ⱼ + βⱼ", lambda v: v.xhat + v.bias),
         Wrong("returned x̂", "yⱼ = γⱼ x̂ⱼ + βⱼ", lambda v: v.xhat),
@@ -195,13 +201,6 @@ task(
     ])],
     **how,
 )  # fmt: skip
-
-
-def running_on(v):
-    """Both sums go on from row to row."""
-    mean = np.cumsum(v.x.sum(axis=1, keepdims=True), axis=0) / v.M
-    var = np.cumsum(((v.x - mean) ** 2).sum(axis=1, keepdims=True), axis=0) / v.M
-    return (v.x - mean) / np.sqrt(var + v.eps) * v.weight + v.bias
 
 # %% [markdown]
 # ## 3 · LayerNorm backward, at least 5 times as fast
