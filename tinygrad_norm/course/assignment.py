@@ -271,7 +271,7 @@ class Checked:
 
     def __str__(self) -> str:
         r = self.result
-        return "\n".join([f"{r.name}: {r.points:g} of {r.out_of:g} points", *(f"  {line}" for line in r.lines(self._hints))])
+        return "\n".join([f"{r.name}: {round(r.points, 2):g} of {r.out_of:g} points", *(f"  {line}" for line in r.lines(self._hints))])
 
     __repr__ = __str__
 

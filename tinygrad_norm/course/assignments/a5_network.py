@@ -19,7 +19,7 @@ check = load("a5").check
 
 # %%
 EPS = 1e-5
-NAMES = ("W1", "b1", "gamma", "beta", "W2", "b2")
+NAMES = ("W2", "b2", "gamma", "beta", "W1", "b1")  # from the loss backwards
 
 # your own layers
 
@@ -137,12 +137,12 @@ task(
 # ## 2 · The loss and all gradients
 #
 # Backwards through the layers, from the logits: $d\text{logits} = (p-o)/N$ (p softmax, o one-hot), then W₂ and b₂, h, ReLU, γ and β, LayerNorm, W₁ and b₁.
-# The order of what you return is the order of `params`, so `dict(zip(NAMES, gradients(…)[1:]))` are the gradients by name. `logits` may be as
-# large as 1000: subtract the largest of a row before you take exponentials.
+# Return the gradients in that order, which is that of `NAMES`: `dict(zip(NAMES, gradients(…)[1:]))` has them by name, and the check names the first that
+# is wrong. `logits` may be as large as 1000: subtract the largest of a row before you take exponentials.
 
 # %% task="gradients" points=6
 def gradients(params, x, target):
-    """params, x (N, I), target (N,) of class numbers → loss (a number), then dW1, db1, dgamma, dbeta, dW2, db2 in the shapes of their parameters"""
+    """params, x (N, I), target (N,) of class numbers → loss (a number), then dW2, db2, dgamma, dbeta, dW1, db1 in the shapes of their parameters"""
     xhat, rstd, h, logits = forward(params, x)
     ### BEGIN SOLUTION
     N = len(x)
@@ -159,7 +159,7 @@ def gradients(params, x, target):
     da = rstd * (d - d.mean(axis=1, keepdims=True) - xhat * (d * xhat).mean(axis=1, keepdims=True))
     dW1, db1 = da.T @ x, da.sum(axis=0)
     ### END SOLUTION
-    return loss, dW1, db1, dgamma, dbeta, dW2, db2
+    return loss, dW2, db2, dgamma, dbeta, dW1, db1
 
 # %%
 check(gradients)
@@ -173,7 +173,7 @@ def backwards(v, dlogits=None, mask=None, da=None, d=None):
     dz = (g @ v.params["W2"]) * ((v.h > 0) if mask is None else mask(v))
     into = dz * v.gamma if d is None else d(v, dz)
     out = v.rstd * (into - into.mean(axis=1, keepdims=True) - v.xhat * (into * v.xhat).mean(axis=1, keepdims=True)) if da is None else da(v, into)
-    return out.T @ v.x, out.sum(axis=0), (dz * v.xhat).sum(axis=0), dz.sum(axis=0), g.T @ v.h, g.sum(axis=0)
+    return g.T @ v.h, g.sum(axis=0), (dz * v.xhat).sum(axis=0), dz.sum(axis=0), out.T @ v.x, out.sum(axis=0)
 
 
 def m(a):
@@ -234,12 +234,12 @@ task(
             Wrong("log₂ for log", LOSS, lambda v: v.right[0] / np.log(2)),
             Wrong("divided by N·C", LOSS, lambda v: v.right[0] / v.C),
         ]),
-        Output("dW1", line="dW₁ = daᵀ x", wrong=[*steps_wrong(AFTER_NORM, 0), Wrong("transposed", "dW₁ = daᵀ x", lambda v: v.right[1].T)]),
-        Output("db1", line="db₁ = Σ da", wrong=[*steps_wrong(AFTER_NORM, 1), Wrong("a mean for the sum", summed("b₁"), lambda v: v.right[2] / v.N)]),
+        Output("dW2", line="dW₂ = dlogitsᵀ h", wrong=[*steps_wrong(AFTER_LOSS, 0), Wrong("transposed", "dW₂ = dlogitsᵀ h", lambda v: v.right[1].T)]),
+        Output("db2", line="db₂ = Σ dlogits", wrong=[*steps_wrong(AFTER_LOSS, 1), Wrong("a mean for the sum", summed("b₂"), lambda v: v.right[2] / v.N)]),
         Output("dgamma", line="dγ = Σ dz â", wrong=[*steps_wrong(AFTER_RELU, 2), Wrong("a mean for the sum", summed("γ"), lambda v: v.right[3] / v.N)]),
         Output("dbeta", line="dβ = Σ dz", wrong=[*steps_wrong(AFTER_RELU, 3), Wrong("a mean for the sum", summed("β"), lambda v: v.right[4] / v.N)]),
-        Output("dW2", line="dW₂ = dlogitsᵀ h", wrong=[*steps_wrong(AFTER_LOSS, 4), Wrong("transposed", "dW₂ = dlogitsᵀ h", lambda v: v.right[5].T)]),
-        Output("db2", line="db₂ = Σ dlogits", wrong=[*steps_wrong(AFTER_LOSS, 5), Wrong("a mean for the sum", summed("b₂"), lambda v: v.right[6] / v.N)]),
+        Output("dW1", line="dW₁ = daᵀ x", wrong=[*steps_wrong(AFTER_NORM, 4), Wrong("transposed", "dW₁ = daᵀ x", lambda v: v.right[5].T)]),
+        Output("db1", line="db₁ = Σ da", wrong=[*steps_wrong(AFTER_NORM, 5), Wrong("a mean for the sum", summed("b₁"), lambda v: v.right[6] / v.N)]),
     ],
 )  # fmt: skip
 
