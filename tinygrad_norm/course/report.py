@@ -150,7 +150,8 @@ def class_html(report: dict[str, Any], title: str) -> str:
     for name, t in report["tasks"].items():
         first, who = next(((m, w) for m, w in t["misconceptions"].items() if m not in NO_ANSWER), ("", []))
         often = f"{_h(first)} ({len(who)})" if who else ""
-        row = (f"<a href='#{_h(name)}'><code>{_h(name)}</code></a>", f"{t['right']}", _bar(t["right"], n), f"{t['mean']:.2f}&nbsp;of&nbsp;{t['out_of']:g}", often)
+        mean = f"{t['mean']:.2f}&nbsp;of&nbsp;{t['out_of']:g}"
+        row = (f"<a href='#{_h(name)}'><code>{_h(name)}</code></a>", f"{t['right']}", _bar(t["right"], n), mean, often)
         parts.append("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>")
     parts.append("</table>")
     for name, t in report["tasks"].items():
