@@ -145,6 +145,37 @@ def test_a_race_against_the_reference(tmp_path):
     assert cheat["score"] == 0 and "did not come back in time" in lines(cheat, "total")
 
 
+def test_a_race_in_a_cell(tmp_path):
+    (tmp_path / "b3_race.py").write_text(RACE)
+    race = read(tmp_path / "b3_race.py")
+    space = {}
+    exec("def total(x): return x.sum()", space)
+    fast = race.check(space["total"])
+    assert fast.right and "asked for: 5" in str(fast)
+    slow = race.check(race.reference.total)
+    assert not slow.right and slow.result.points < 4 and slow.result.to_dict()["misconceptions"] == ["right, but too slow"]
+
+
+def test_wrong_as_soon_as_it_is_timed(tmp_path):
+    (tmp_path / "b3_race.py").write_text(RACE)
+    cheat = ["def total(x): return x.sum() if x.size < 100 else 0.0"]
+    result = grade_one(Grading(read(tmp_path / "b3_race.py"), best_mode()[0]), Submission("cheat", cheat))
+    assert result["score"] == 0 and "wrong when it is timed" in lines(result, "total")
+
+
+def test_numba_kernels_in_the_worker():
+    """a6: right answers are timed; a mistake in the derivation, a lost NaN and a kernel that only takes contiguous inputs are told apart."""
+    a6 = load("a6")
+    assert a6.tasks["layer_norm_kernel"].packages == ("numpy", "numba")
+    flat = "@njit\ndef relu_kernel(x):\n    y = x.copy().reshape(-1)\n    for i in range(y.size):\n        y[i] = y[i] if y[i] > 0 else 0\n    return y.reshape(x.shape)"
+    cells = [c for c in a6.solution_cells() if "def relu_kernel" not in c and "def layer_norm_backward_kernel" not in c]
+    result = grade_one(Grading(a6, best_mode()[0]), Submission("one", [*cells, flat]))
+    relu, forward, backward = result["tasks"]
+    assert 0 < relu["points"] < relu["out_of"] and "NaN" in lines(result, "relu_kernel")
+    assert "times as fast as layer_norm_numpy; asked for: 5" in lines(result, "layer_norm_kernel") and forward["points"] > 2.5
+    assert backward["misconceptions"] == ["not there"]
+
+
 # -- What is read -----------------------------------------------------------------------------------------------------------------------------
 
 

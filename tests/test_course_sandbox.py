@@ -321,10 +321,18 @@ def test_many_threads_at_once(mode):
 
 @pytest.mark.parametrize(
     "data",
-    [b"", b"\0", b"\0\0\0\2{}", b"\0\0\0\2[]", b"\xff" * 40, b"\0\0\0\7{\"a\":1}", encode(1)[:-1] + b"{", b"\0\0\0\x1f" + b'{"a": ["<f8", [1000000000], 0]}  ',
+    [encode(np.zeros((2, 2))).replace(b'"C"', b'"Q"'), b"", b"\0", b"\0\0\0\2{}", b"\0\0\0\2[]", b"\xff" * 40, b"\0\0\0\7{\"a\":1}", encode(1)[:-1] + b"{", b"\0\0\0\x1f" + b'{"a": ["<f8", [1000000000], 0]}  ',
      b"\0\0\0\x1a" + b'{"a": ["|O8", [1], 0]}    ', b"\0\0\0\x18" + b'{"a": ["<f8", [-1], 0]} ', b"\0\0\xff\xff" + b'{"l": [' * 9000, b"\x7f\xff\xff\xff" + b" " * 99,
      b"\0\0\0\x14" + b'{"d": [[{"l": []}, 1]]}'],
 )  # fmt: skip
 def test_what_is_no_message(data):
     with pytest.raises(ValueError, match=r"not a message|Expecting|Extra data|Invalid|not enough|Unterminated"):
         decode(data)
+
+
+def test_a_transposed_array_arrives_transposed():
+    a = np.arange(6.0).reshape(2, 3)
+    for sent in (a, a.T, np.asfortranarray(a), a[0], np.float64(2)):
+        got = decode(encode(sent))
+        np.testing.assert_array_equal(got, sent)
+        assert got.flags.c_contiguous == np.asarray(sent).flags.c_contiguous

@@ -256,6 +256,11 @@ class Assignment:
             if "error" in answer:
                 result.points *= 1 - task.edge_share
                 result.notes.append(f"at {_shape_of(values)}: {answer['error']['kind']}: {answer['error']['said']}")
+        if result.right and task.faster is not None:
+            args = task.arguments(task.faster.case(np.random.RandomState(seed)))
+            than = getattr(self.reference, task.faster.than) if task.faster.than else task.reference
+            with _deadline(task.seconds):
+                raced(task, result, _seconds_of(than, args, task.faster.repeat) / _seconds_of(function, args, task.faster.repeat))
         return result
 
 
@@ -267,7 +272,7 @@ class Checked:
 
     def __str__(self) -> str:
         r = self.result
-        return "\n".join([f"{r.name}: {r.points:g} of {r.out_of:g} points", *(f"  {line}" for line in r.lines(self._hints))])
+        return "\n".join([f"{r.name}: {round(r.points, 2):g} of {r.out_of:g} points", *(f"  {line}" for line in r.lines(self._hints))])
 
     __repr__ = __str__
 
@@ -308,6 +313,30 @@ def reference_seconds(task: Task) -> float:
     """What the reference takes for the large case here."""
     assert task.large is not None
     return _reference_seconds(task.reference, task.large, tuple(task.parameters))
+
+
+def raced(task: Task, result: TaskResult, times: float) -> TaskResult:
+    """Half of the points hang on how fast it is, in proportion to what was asked for."""
+    assert task.faster is not None
+    result.notes.append(f"{times:.1f} times as fast as {task.faster.than or 'the reference'}; asked for: {task.faster.factor:g}")
+    if times < task.faster.factor:
+        result.points *= 0.5 + 0.5 * times / task.faster.factor
+        result.remark = Finding("right, but too slow", "")
+    return result
+
+
+def _seconds_of(function: Callable[..., Any], args: list[Any], repeat: int) -> float:
+    """For one call, the best of three times so many; or of one that is slow. The first call of all is not counted, it may compile."""
+    function(*args)
+    times: list[float] = []
+    for calls in (1, repeat, repeat, repeat):
+        if times and times[0] > 0.2:
+            break
+        start = time.perf_counter()
+        for _ in range(calls):
+            function(*args)
+        times.append((time.perf_counter() - start) / calls)
+    return min(times)
 
 
 def too_slow(task: Task, limit: float) -> Finding:

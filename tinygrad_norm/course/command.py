@@ -34,11 +34,11 @@ def run_check(args: argparse.Namespace) -> int:
     for note in result["notes"]:
         print(f"  ! {note}")
     for task in result["tasks"]:
-        print(f"{'✓' if task['right'] else '✗'} {task['name']}: {task['points']:g} of {task['out_of']:g}")
+        print(f"{'✓' if task['right'] else '✗'} {task['name']}: {round(task['points'], 2):g} of {task['out_of']:g}")
         for line in task["lines"]:
             print(f"    {line}")
     by_hand = f"; {result['by_hand']:g} more for the written answers, by hand" if result["by_hand"] else ""
-    print(f"{result['score']:g} of {result['out_of']:g} points{by_hand}")
+    print(f"{round(result['score'], 2):g} of {result['out_of']:g} points{by_hand}")
     return 0 if all(t["right"] for t in result["tasks"]) else 1
 
 

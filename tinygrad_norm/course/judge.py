@@ -33,6 +33,7 @@ class TaskResult:
         outputs: one by one.
         cause: why there are no points, where it is nothing in the numbers: it is missing, raised, took too long.
         notes: what else the reader should know.
+        remark: what keeps a task from being right although its numbers are: it is too slow.
     """
 
     name: str
@@ -42,11 +43,17 @@ class TaskResult:
     cause: Finding | None = None
     notes: list[str] = field(default_factory=list)
     printed: str = ""
+    remark: Finding | None = None
 
     @property
     def right(self) -> bool:
         """Whether all of it is."""
-        return self.cause is None and all(o.credit == 1 for o in self.outputs)
+        return self.cause is None and self.remark is None and all(o.credit == 1 for o in self.outputs)
+
+    @property
+    def findings(self) -> list[Finding]:
+        """What was found in its outputs, and the remark."""
+        return [*(f for o in self.outputs for f in o.findings), *([self.remark] if self.remark else ())]
 
     @property
     def right_in_general(self) -> bool:
@@ -71,7 +78,7 @@ class TaskResult:
         return {
             "name": self.name, "points": round(self.points, 4), "out_of": self.out_of, "right": self.right, "lines": self.lines(hints),
             "outputs": [{"name": o.name, "credit": round(o.credit, 4), "wrong_cases": o.wrong_cases} for o in self.outputs],
-            "misconceptions": [self.cause.key] if self.cause else list(dict.fromkeys(f.key for o in self.outputs for f in o.findings)),
+            "misconceptions": [self.cause.key] if self.cause else list(dict.fromkeys(f.key for f in self.findings)),
             "printed": self.printed if hints == "full" else "",
         }  # fmt: skip
 
@@ -91,7 +98,7 @@ def say_failure(error: dict[str, Any], name: str) -> Finding:
     kind, said = clean(error.get("kind"), 80), clean(error.get("said"))
     if kind == "missing":
         return Finding("not there", f"there is no function {name}")
-    if kind == "NotImplementedError":
+    if kind == "NotImplementedError" and not said:  # with a text it is numba's
         return Finding("not begun", f"{name} is not written yet")
     return Finding(f"raised {kind}", f"{name} raised {kind}: {said}{say_where(error)}")
 
@@ -147,7 +154,11 @@ def _judge_output(task: Task, output: Output, cases: Sequence[Case], got: list[A
     tolerance = [c.rtol32 if single and task.float32 else c.rtol for c in cases]
     good = [g is not None and same(g, r, close) for g, r, close in zip(got, right, tolerance)]
     if all(good):
-        return OutputResult(output.name, 1.0)
+        others = [(g.dtype, np.asarray(r).dtype) for g, r in zip(got, right) if task.same_dtype and g.dtype != np.asarray(r).dtype]
+        if not others:
+            return OutputResult(output.name, 1.0)
+        said = f"the numbers of {output.name} are right, but it is {others[0][0]} where {others[0][1]} is expected, as the input"
+        return OutputResult(output.name, 1 - task.edge_share, [Finding(f"{output.name}: dtype", said, "a result has the dtype of its input")])
     general = all(ok for ok, c in zip(good, cases) if not c.edge)
     edges = [ok for ok, c in zip(good, cases) if c.edge]
     credit = 1 - task.edge_share * edges.count(False) / len(edges) if general else 0.0

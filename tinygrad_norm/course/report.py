@@ -16,9 +16,11 @@ from .grade import file_names, write_atomically
 
 __all__ = ["class_report", "csv_text", "gradescope_results", "student_html", "table", "write_all"]
 
+NO_ANSWER = ("not there", "not begun", "cannot be read", "took too long", "broke the worker", "not graded")  # no mistakes of a derivation
 _STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem;color:#222}table{border-collapse:collapse}
 td,th{border-bottom:1px solid #ddd;padding:.3rem .7rem;text-align:left;vertical-align:top}.ok{color:#0072B2}.no{color:#D55E00}
-pre{background:#f6f6f6;padding:.6rem;overflow-x:auto}.bar{background:#56B4E9;height:.8rem;display:inline-block}"""
+pre{background:#f6f6f6;padding:.6rem;white-space:pre-wrap;overflow-wrap:anywhere}h2{margin:2rem 0 .3rem}table{width:100%}
+.bar{background:#56B4E9;height:.8rem;display:inline-block;vertical-align:middle}.n{width:1.5rem;text-align:right}.b{width:100px}.m{width:50%}.who{color:#666}"""
 
 
 def _page(title: str, body: str) -> str:
@@ -36,7 +38,8 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     names = [t["name"] for t in results[0]["tasks"]]
     rows = [["submission", *names, "points", "of"]]
     for r in results:
-        rows.append([r["submission"], *(f"{t['points']:g}" for t in r["tasks"]), f"{r['score']:g}", f"{r['out_of']:g}{'  !' if r['needs_attention'] else ''}"])
+        points = [f"{round(p, 2):g}" for p in (*(t["points"] for t in r["tasks"]), r["score"])]
+        rows.append([r["submission"], *points, f"{r['out_of']:g}{'  !' if r['needs_attention'] else ''}"])
     width = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
     return "\n".join("  ".join(c.ljust(w) if k == 0 else c.rjust(w) for k, (c, w) in enumerate(zip(row, width))).rstrip() for row in rows)
 
@@ -62,7 +65,7 @@ def _cell(value: Any) -> Any:
 
 def student_html(r: dict[str, Any]) -> str:
     """One student's page."""
-    parts = [f"<h1>{_h(r['title'])}</h1><p><b>{_h(r['submission'])}</b>: {r['score']:g} of {r['out_of']:g} points"]
+    parts = [f"<h1>{_h(r['title'])}</h1><p><b>{_h(r['submission'])}</b>: {round(r['score'], 2):g} of {r['out_of']:g} points"]
     if r["by_hand"]:
         parts.append(f", and {r['by_hand']:g} for the written answers, graded by hand")
     parts.append("</p>")
@@ -74,13 +77,13 @@ def student_html(r: dict[str, Any]) -> str:
         parts.append("<p>While the code was loaded:</p><pre>" + _h("\n".join(r["notes"])) + "</pre>")
     parts.append("<table><tr><th>task</th><th>points</th><th></th></tr>")
     for t in r["tasks"]:
-        lines = "<br>".join(_h(line) for line in t["lines"]) or ("right" if t["right"] else "")
+        lines = "<br>".join(_h(line) for line in [*(["right"] if t["right"] else []), *t["lines"]])
         printed = f"<pre>{_h(t['printed'])}</pre>" if t.get("printed") else ""
-        points = f"<td class={'ok' if t['right'] else 'no'}>{t['points']:g} / {t['out_of']:g}</td>"
+        points = f"<td class={'ok' if t['right'] else 'no'}>{round(t['points'], 2):g} / {t['out_of']:g}</td>"
         parts.append(f"<tr><td><code>{_h(t['name'])}</code></td>{points}<td>{lines}{printed}</td></tr>")
     parts.append("</table>")
     for q in r["questions"]:
-        parts.append(f"<h3>{_h(q['name'])} ({q['out_of']:g} points, by hand)</h3><pre>{_h(q['answer'] or '(no answer)')}</pre>")
+        parts.append(f"<h3>{_h(q['name'])} ({q['out_of']:g} point{'' if q['out_of'] == 1 else 's'}, by hand)</h3><pre>{_h(q['answer'] or '(no answer)')}</pre>")
     return _page(f"{r['submission']}: {r['title']}", "".join(parts))
 
 
@@ -133,15 +136,29 @@ def class_text(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def _bar(count: int, n: int) -> str:
+    return f"<span class=bar style='width:{100 * count / n:.0f}px'></span>"
+
+
 def class_html(report: dict[str, Any], title: str) -> str:
     """The class report as a page."""
     n = report["submissions"]
-    parts = [f"<h1>{_h(title)}: the class</h1><p>{n} submissions, mean {report['mean']}, median {report['median']} of {report['out_of']:g} points</p>"]
+    parts = [f"<h1>{_h(title)}: the class</h1>"]
+    if n:
+        parts.append(f"<p>{n} submissions, mean {report['mean']:.1f}, median {report['median']:g} of {report['out_of']:g} points</p>")
+    parts.append("<table><tr><th>task</th><th>right</th><th class=b></th><th>mean</th><th>most frequent mistake</th></tr>")
     for name, t in report["tasks"].items():
-        parts.append(f"<h2><code>{_h(name)}</code></h2><p>{t['right']} of {n} right, mean {t['mean']:g} of {t['out_of']:g}</p><table>")
-        for m, who in t["misconceptions"].items():
-            bar = f"<span class=bar style='width:{200 * len(who) / n:.0f}px'></span>"
-            parts.append(f"<tr><td>{len(who)}</td><td>{bar}</td><td>{_h(m)}</td><td>{_h(', '.join(who))}</td></tr>")
+        first, who = next(((m, w) for m, w in t["misconceptions"].items() if m not in NO_ANSWER), ("", []))
+        often = f"{_h(first)} ({len(who)})" if who else ""
+        mean = f"{t['mean']:.2f}&nbsp;of&nbsp;{t['out_of']:g}"
+        row = (f"<a href='#{_h(name)}'><code>{_h(name)}</code></a>", f"{t['right']}", _bar(t["right"], n), mean, often)
+        parts.append("<tr>" + "".join(f"<td>{c}</td>" for c in row) + "</tr>")
+    parts.append("</table>")
+    for name, t in report["tasks"].items():
+        parts.append(f"<h2 id='{_h(name)}'><code>{_h(name)}</code></h2><p>{t['right']} of {n} right</p><table>")
+        for m, who in sorted(t["misconceptions"].items(), key=lambda found: found[0] in NO_ANSWER):
+            cells = f"<td class=n>{len(who)}</td><td class=b>{_bar(len(who), n)}</td><td class=m>{_h(m)}</td><td class=who>{_h(', '.join(who))}</td>"
+            parts.append(f"<tr>{cells}</tr>")
         parts.append("</table>")
     if report["needs_attention"]:
         parts.append("<h2>To be looked at</h2><ul>" + "".join(f"<li>{_h(k)}: {_h(v)}</li>" for k, v in report["needs_attention"].items()) + "</ul>")

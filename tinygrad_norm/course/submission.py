@@ -217,7 +217,7 @@ def assignment_of(submissions: Sequence[Submission]) -> Assignment:
         for name in names():
             if said and said.group(1) in (name, name.split("_")[0]):
                 votes[name] = votes.get(name, 0) + 1000
-            elif any(f"def {task}(" in submission.code for task in load(name).tasks):
+            elif not said and any(f"def {task}(" in submission.code for task in load(name).tasks):
                 votes[name] = votes.get(name, 0) + 1
     if not votes:
         raise ValueError(f"which assignment is it? Say so: --assignment {names()[0].split('_')[0]}")

@@ -60,7 +60,10 @@ class Output(NamedTuple):
 
 
 class Faster(NamedTuple):
-    """The function must be `factor` times as fast as the reference (or as `than`, a function of the reference) on `case`."""
+    """The function must be `factor` times as fast as the reference (or as `than`, a function of the reference) on `case`.
+
+    It is called `repeat` times in a row, so that sending the result does not count; and once before, so that compiling does not.
+    """
 
     factor: float
     case: Callable[[np.random.RandomState], Values]
@@ -80,6 +83,7 @@ class Task:
         large: inputs at which a numeric derivative takes a hundred times as long as a derived one; None: not asked.
         slow: what to say of an answer that takes too long there: a key to count it by, and why; None: that it is a numeric derivative.
         float32: an answer computed in float32 is accepted.
+        same_dtype: an answer has the dtype of the reference's.
         uses: functions of earlier tasks that it may call; the reference's are put in their place where the student's own are wrong.
         staged: the outputs are steps of one derivation, so that the first wrong one is the one to look at.
         faster: a race against the reference.
@@ -96,6 +100,7 @@ class Task:
     large: Callable[[np.random.RandomState], Values] | None = None
     slow: tuple[str, str] | None = None
     float32: bool = True
+    same_dtype: bool = False
     uses: tuple[str, ...] = ()
     staged: bool = False
     faster: Faster | None = None
@@ -121,20 +126,20 @@ class Task:
         return drawn
 
     def arguments(self, values: Values) -> list[Any]:
-        """Copies of what the function is called with."""
+        """Copies of what the function is called with, in the same memory order."""
         return [_copied(values[p]) for p in self.parameters]
 
     def expected(self, values: Values) -> tuple[Any, ...]:
         """What the reference returns, always as a tuple."""
         with np.errstate(all="ignore"):
-            result = self.reference(*self.arguments(values))
+            result = getattr(self.reference, "py_func", self.reference)(*self.arguments(values))  # a numba function's Python: nothing to compile
         return result if len(self.outputs) > 1 else (result,)
 
 
 def _copied(value: Any) -> Any:
     """A copy to the bottom: what a student changes in a list or dict must not change the case."""
     if isinstance(value, np.ndarray):
-        return value.copy()
+        return value.copy(order="K")
     if isinstance(value, dict):
         return {k: _copied(v) for k, v in value.items()}
     return type(value)(_copied(v) for v in value) if type(value) in (list, tuple) else value

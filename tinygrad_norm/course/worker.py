@@ -4,7 +4,7 @@ It is started as a file, not as a part of the package, and imports the standard 
 process, so whatever it patches, forges or breaks here, it can only change the arrays that are sent back; they are judged elsewhere.
 
     frame       8 bytes: how long, then the message                                                                     (1)
-    message     4 bytes: how long, then JSON with {"a": [dtype, shape, offset]} for each array, then their bytes        (2)
+    message     4 bytes: how long, then JSON with {"a": [dtype, shape, offset, order]} for each array, then their bytes        (2)
 
 Before any of the student's code runs: limits (3), another user if this one is root (4), Landlock (5), a list of refused system calls (6).
 """
@@ -75,10 +75,11 @@ def _pack(value: Any, parts: list[bytes], size: list[int], depth: int) -> Any:
             raise TypeError(f"what was returned has a {type(value).__name__} in it, of dtype {array.dtype}; expected an array of numbers")
         array = array.astype("<f8")
     array = array.astype(array.dtype.newbyteorder("<"), copy=False)
-    data = array.tobytes()
+    order: Any = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"  # a transposed input arrives transposed
+    data = array.tobytes(order)
     start, size[0] = size[0], size[0] + len(data)
     parts.append(data)
-    return {"a": [array.dtype.str, list(array.shape), start]}
+    return {"a": [array.dtype.str, list(array.shape), start, order]}
 
 
 def decode(data: bytes) -> Any:
@@ -108,8 +109,8 @@ def _unpack(value: Any, data: memoryview, depth: int) -> Any:
         return value
     ((kind, inside),) = value.items()
     if kind == "a":
-        dtype, shape, start = inside
-        if dtype not in DTYPES or len(shape) > 16 or not all(type(n) is int and n >= 0 for n in [*shape, start]):
+        dtype, shape, start, order = inside
+        if dtype not in DTYPES or order not in ("C", "F") or len(shape) > 16 or not all(type(n) is int and n >= 0 for n in [*shape, start]):
             raise ValueError("not a message: a false array")
         count = 1
         for n in shape:
@@ -117,7 +118,7 @@ def _unpack(value: Any, data: memoryview, depth: int) -> Any:
         stop = start + count * np.dtype(dtype).itemsize
         if stop > len(data):
             raise ValueError("not a message: an array longer than its bytes")
-        return np.frombuffer(data[start:stop], dtype=dtype).reshape(shape).copy()
+        return np.frombuffer(data[start:stop], dtype=dtype).reshape(shape, order=order).copy("K")
     if kind == "d":
         return {_unpack(k, data, depth + 1): _unpack(v, data, depth + 1) for k, v in inside}
     values = [_unpack(v, data, depth + 1) for v in inside]
@@ -361,8 +362,10 @@ class _Student:
             if repeat == 1:
                 return {"result": function(*args), "inputs": args}  # type: ignore[misc]
             result: Any = None
-            for k in range(repeat):  # each time on other numbers, so that nothing is gained by remembering
-                turned = [np.roll(a, k, 0) if isinstance(a, np.ndarray) and a.ndim > 1 else a for a in args]
+            turning = [isinstance(a, np.ndarray) and a.ndim > 1 for a in args]
+            twice = [np.concatenate([a, a]) if turns else a for a, turns in zip(args, turning)]
+            for k in range(repeat):  # each time on other numbers, so that nothing is gained by remembering: rows k, k + 1, …, k − 1
+                turned = [t[k % len(a) : k % len(a) + len(a)] if turns and len(a) else a for a, t, turns in zip(args, twice, turning)]
                 result = function(*turned) if callable(function) else None
             return {"result": result, "inputs": []}
         except BaseException as error:
