@@ -19,7 +19,7 @@ TESTS = Path(__file__).parent
 
 def run_python(code, **environment):
     """What the code prints in a process of its own; a variable given as None is taken out of its environment."""
-    variables = {k: v for k, v in {**os.environ, **environment}.items() if v is not None}
+    variables = {k: v for k, v in {**os.environ, "TINYGRAD_NORM_NUMBA": "1", **environment}.items() if v is not None}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -58,6 +58,7 @@ for i, (options, shape, kind) in enumerate(json.load(open(os.path.join(folder, "
     except RuntimeError as error:
         assert "normalized_shape" in str(error)
         continue
+    results[f"{i} y"] = y.detach().numpy()
     y.backward(keras.ops.convert_to_tensor(given[f"dy{i}"]))
     results[f"{i} dx"] = x.grad.numpy()
     for weight in layer.trainable_weights:
@@ -89,7 +90,7 @@ def keras_results(tmp_path_factory):
         arrays[f"x{i}"], arrays[f"dy{i}"] = ((rng.standard_normal(shape) * 2 + 1).astype(kind) for _ in range(2))
     np.savez(folder / "in.npz", **arrays)
     (folder / "cases.json").write_text(json.dumps(KERAS_CASES))
-    for backend in ("numpy", "torch"):
+    for backend in ("numpy", "torch") if importlib.util.find_spec("jax") else ("torch",):  # Keras' NumPy backend takes its FFT from JAX
         settings = {**os.environ, "KERAS_BACKEND": backend, "KERAS_HOME": str(folder)}
         done = subprocess.run([sys.executable, "-c", KERAS, str(folder)], env=settings, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr
@@ -114,7 +115,7 @@ def test_against_keras(keras_results, number):
     if "dx" in theirs:
         assert ours.keys() == theirs.keys()
     else:
-        assert options["axis"] in (0, 1, -2)
+        assert options["axis"] in (0, 1, -2)  # Keras' torch backend cannot; without jax only the weights' shapes are compared
     for name, value in theirs.items():
         assert compare_arrays(ours[name], value) < AS_FLOAT32, name
 
