@@ -212,6 +212,22 @@ def _layer(name: str, shape: tuple[int, ...], call: Callable[..., Any], **option
     return Case(name, run, [normal(*shape)])
 
 
+def _sinusoidal(lib: Any, x: Any) -> Any:
+    if hasattr(lib.nn, "SinusoidalPositions"):
+        return lib.nn.SinusoidalPositions(4, 5, batch_first=True, dtype=x.dtype)(x)
+    angle = lib.arange(3).to(x.dtype)[:, None] / lib.tensor([1.0, 1.0, 100.0, 100.0], dtype=x.dtype)  # 10000^(2i/4)
+    return x + lib.where(lib.arange(4) % 2 == 0, angle.sin(), angle.cos())
+
+
+def _learned(lib: Any, x: Any, weight: Any) -> Any:
+    if not hasattr(lib.nn, "LearnedPositions"):
+        return x + weight[:3]
+    layer = lib.nn.LearnedPositions(4, 5, batch_first=True, dtype=x.dtype)
+    del layer.weight
+    layer.weight = weight  # as it is: it keeps its place in the graph
+    return layer(x)
+
+
 def _dropout(lib: Any, x: Any) -> Any:
     lib.manual_seed(4)  # the same mask at every call
     return lib.nn.functional.dropout(x, 0.4)
@@ -434,6 +450,8 @@ CASES: list[Case] = [
     Case("gelu tanh", lambda lib, x: lib.nn.functional.gelu(x, approximate="tanh"), [normal(3, 4, scale=2)]),
     Case("silu", lambda lib, x: lib.nn.functional.silu(x), [normal(3, 4, scale=2)]),
     Case("dropout", _dropout, [normal(3, 4)]),
+    Case("SinusoidalPositions", _sinusoidal, [normal(2, 3, 4)]),
+    Case("LearnedPositions", _learned, [normal(2, 3, 4), normal(5, 4)]),
     Case("embedding", lambda lib, w, i: lib.nn.functional.embedding(i, w), [normal(5, 3), integers(5, 2, 4)]),
     _attention("one head", (4, 3), (5, 3), (5, 2)),
     _attention("heads", (2, 2, 4, 3), (2, 2, 5, 3), (2, 2, 5, 3)),

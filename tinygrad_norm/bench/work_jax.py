@@ -68,7 +68,7 @@ def layer(*, module: str, arguments: list[Any], shape: list[int], mean: float = 
     forward = jax.jit(function)
     dy = jnp.asarray(numbers(forward(p, x)[0].shape, 2))
 
-    @jax.jit
+    @jax.jit  # type: ignore[untyped-decorator, unused-ignore]
     def both(p: Any, x: Any, dy: Any) -> Any:
         y, pull, state = jax.vjp(function, p, x, has_aux=True)
         return y, *pull(dy), state
