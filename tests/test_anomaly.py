@@ -9,7 +9,8 @@ import torch
 
 import tinygrad_norm as tg
 from tinygrad_norm import nn
-from tinygrad_norm.tensor import Function, examiners
+from tinygrad_norm.function import Function
+from tinygrad_norm.walk import examiners
 
 
 def line_of(function, text):

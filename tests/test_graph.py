@@ -16,12 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tinygrad_norm as tg
+from tinygrad_norm.function import AccumulateGrad, Function
 from tinygrad_norm.graph import formulas, nodes
 from tinygrad_norm.graph.layout import LABEL, layout, widths
 from tinygrad_norm.graph.words import assigned, number, one_line, rows, width_of
-from tinygrad_norm.tensor import AccumulateGrad, Function, _Spent
 from tinygrad_norm.testing import CASES
 from tinygrad_norm.train import MLP
+from tinygrad_norm.walk import _Spent
 
 by_name = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name.replace(" ", "_"))
 

@@ -13,9 +13,11 @@ import pytest
 import torch
 
 from tinygrad_norm import kernel as kernels
+from tinygrad_norm.function import Function
+from tinygrad_norm.grad_mode import is_grad_enabled, no_grad
 from tinygrad_norm.nn import utils as nn_utils
 from tinygrad_norm.optim import SGD, Adam, AdamW, Optimizer, adam, sgd
-from tinygrad_norm.tensor import Function, Tensor, is_grad_enabled, no_grad
+from tinygrad_norm.tensor import Tensor
 
 TYPES = (np.float32, np.float64)
 

@@ -10,9 +10,11 @@ import tinygrad_norm
 PACKAGE = Path(tinygrad_norm.__file__).parent
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"dtype", "printing", "kernel", "random"},
+    {"dtype", "grad_mode", "printing", "kernel", "random"},
     {"notebook"},
     {"tensor"},
+    {"function"},
+    {"walk"},
     {"ops", "interchange"},
     {"creation"},
     {"nn.module"},

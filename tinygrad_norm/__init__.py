@@ -3,7 +3,9 @@
 Names and behaviour are torch's; the same seed gives the same numbers. In reading order:
 
     dtype.py                 four element types
-    tensor.py                the engine: Tensor, Function, the backward walk
+    tensor.py                the engine: what a Tensor holds, and where it stands in a graph
+    function.py              one op, and one node of the graph
+    walk.py                  the walk that carries gradients back
     ops/                     the primitives, forward and backward touching
     nn/linear.py             the first layer with a derivation
     nn/activation.py         ReLU, and the other functions of one element
@@ -50,6 +52,7 @@ from .creation import (  # noqa: E402
     zeros_like,
 )
 from .dtype import Size, bool_, dtype, float32, float64, get_default_dtype, int64  # noqa: E402
+from .grad_mode import enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled  # noqa: E402
 from .interchange import from_dlpack  # noqa: E402
 from .kernel import get_backend, get_num_threads, set_backend, set_num_threads  # noqa: E402
 from .nn.activation import relu  # noqa: E402
@@ -89,7 +92,7 @@ from .ops.shape import cat, chunk, flatten, permute, reshape, split, squeeze, st
 from .printing import set_printoptions  # noqa: E402
 from .random import Generator, default_generator, initial_seed, manual_seed, seed  # noqa: E402
 from .summary import summary  # noqa: E402
-from .tensor import Tensor, enable_grad, inference_mode, is_grad_enabled, no_grad, set_grad_enabled  # noqa: E402
+from .tensor import Tensor  # noqa: E402
 
 if TYPE_CHECKING:
     from . import graph

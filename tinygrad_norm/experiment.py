@@ -38,8 +38,9 @@ import numpy as np
 
 from . import nn, optim
 from .data import load_digits
+from .grad_mode import no_grad
 from .random import Generator, manual_seed
-from .tensor import Tensor, no_grad
+from .tensor import Tensor
 
 __all__ = ["DEFAULT", "QUICK", "Grid", "run_norms"]
 

@@ -13,6 +13,7 @@ from .nn import softmax as shares  # the method of that name would hide it
 from .ops import elementwise, indexing, reduction, shape
 from .ops import matmul as products  # the method of that name would hide it
 from .tensor import Tensor
+from .walk import backward
 
 __all__ = ["TensorMethods", "install"]
 
@@ -22,6 +23,9 @@ class TensorMethods:
 
     __slots__ = ()
     __hash__ = object.__hash__  # == compares elements, so identity must be said
+
+    # walk
+    backward = backward
 
     # ops/elementwise
     add = __add__ = __radd__ = elementwise.add

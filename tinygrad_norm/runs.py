@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from .grad_mode import no_grad
 from .nn import Module
-from .tensor import Tensor, no_grad
+from .tensor import Tensor
 
 __all__ = ["Interrupted", "check_finite", "first_not_finite", "stop_requests"]
 

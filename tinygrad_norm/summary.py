@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .dtype import as_dtype
+from .grad_mode import no_grad
 from .nn.module import Module
 from .random import get_rng_state, set_rng_state
-from .tensor import Tensor, no_grad, touch
+from .tensor import Tensor, touch
 
 __all__ = ["Summary", "SummaryRow", "summary"]
 

@@ -16,10 +16,11 @@ from . import creation as tg
 from . import nn, optim
 from .data import DataLoader, TensorDataset, load_digits
 from .dtype import as_dtype
+from .grad_mode import no_grad
 from .random import get_rng_state, manual_seed, set_rng_state
 from .runs import Interrupted, check_finite, stop_requests
 from .serialization import check_path, load, save
-from .tensor import Tensor, no_grad
+from .tensor import Tensor
 
 NORMS = ("layer", "batch", "none")
 OPTIMIZERS = ("sgd", "momentum", "adam", "adamw")

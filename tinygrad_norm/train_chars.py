@@ -24,9 +24,10 @@ import numpy as np
 
 from . import nn, optim
 from .dtype import as_dtype
+from .grad_mode import no_grad
 from .random import Generator, default_generator, get_rng_state, manual_seed, set_rng_state
 from .serialization import check_path, load, save
-from .tensor import Tensor, no_grad
+from .tensor import Tensor
 from .train import check_choice, check_positive, make_optimizer, with_progress
 
 __all__ = ["NORMS", "CharTransformer", "CharsResult", "decode", "encode", "read_text", "sample_text", "train_chars"]

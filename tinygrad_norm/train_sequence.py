@@ -24,8 +24,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import nn, optim
+from .grad_mode import no_grad
 from .random import Generator, manual_seed
-from .tensor import Tensor, no_grad
+from .tensor import Tensor
 
 __all__ = ["SequenceModel", "delayed_sum", "make_batch"]
 

@@ -1,4 +1,4 @@
-"""Differentiation by name: torch.autograd's functions, from the engine in tensor.py; and the checks of what it computes.
+"""Differentiation by name: torch.autograd's functions, from the engine (tensor.py, function.py, walk.py); and the checks of what it computes.
 
     gradcheck.py      gradcheck, gradgradcheck, gradcheck_report: analytic against numeric derivatives
     jacobians.py      the check itself, step by step
@@ -20,7 +20,10 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ..tensor import Function, Tensor, enable_grad, grad, inference_mode, no_grad, run_backward, set_grad_enabled
+from ..function import Function
+from ..grad_mode import enable_grad, inference_mode, no_grad, set_grad_enabled
+from ..tensor import Tensor
+from ..walk import grad, run_backward
 
 # Not lazily: the module has its function's name, as in torch, and the last import of the two would win.
 from .gradcheck import GradcheckError, GradcheckWarning, gradcheck, gradcheck_report, gradgradcheck

@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor import Function, Tensor, examiners
+from ..function import Function
+from ..tensor import Tensor
+from ..walk import examiners
 
 __all__ = ["detect_anomaly"]
 

@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor import Function, Tensor, grad
+from ..function import Function
+from ..tensor import Tensor
+from ..walk import grad
 from .report import PairResult
 from .target import Array, Named, Target
 

@@ -18,7 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor import Tensor, enable_grad, grad
+from ..grad_mode import enable_grad
+from ..tensor import Tensor
+from ..walk import grad
 from .jacobians import check
 from .report import GradcheckResult
 from .target import GradcheckError, Gradients, Target, plural

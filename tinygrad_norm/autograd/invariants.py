@@ -21,7 +21,8 @@ import numpy as np
 
 from .. import nn
 from ..notebook import report_html
-from ..tensor import Tensor, grad
+from ..tensor import Tensor
+from ..walk import grad
 from .report import format_table
 from .target import Array, Snapshot, function_name, is_module, modules_of
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from ..tensor import Tensor, grad
+from ..tensor import Tensor
+from ..walk import grad
 from .explain import blind_spots, explain_pair
 from .numeric import derivative, first_step, noise_level
 from .report import GradcheckResult, PairResult

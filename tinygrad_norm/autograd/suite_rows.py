@@ -13,8 +13,9 @@ import numpy as np
 
 from .. import nn
 from ..dtype import float32, float64
-from ..tensor import Tensor, grad
+from ..tensor import Tensor
 from ..testing import Case
+from ..walk import grad
 from .gradcheck import gradcheck_report, gradient_of
 from .report import GradcheckResult
 from .target import Array, GradcheckError, Snapshot, named_tensors

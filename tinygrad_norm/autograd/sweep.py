@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from ..notebook import report_html
-from ..tensor import Tensor, grad
+from ..tensor import Tensor
+from ..walk import grad
 from .numeric import derivative, first_step
 from .pictures import plot_sweep
 from .report import format_table

@@ -16,7 +16,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import random as stream
-from ..tensor import Function, Tensor, enable_grad
+from ..function import Function
+from ..grad_mode import enable_grad
+from ..tensor import Tensor
 
 __all__ = ["Array", "GradcheckError", "Gradients", "Named", "Target", "named_tensors", "plural"]
 

@@ -15,8 +15,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..grad_mode import no_grad
 from ..notebook import report_html
-from ..tensor import Tensor, grad, no_grad
+from ..tensor import Tensor
+from ..walk import grad
 from .report import format_table
 from .target import Array, Named, Snapshot, function_name, is_module, modules_of, named_tensors
 

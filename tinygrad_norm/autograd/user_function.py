@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor import Function, Tensor
+from ..function import Function
+from ..tensor import Tensor
 from .gradcheck import gradcheck_report
 from .report import GradcheckResult
 from .target import GradcheckError, is_module, named_tensors

@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor import Function, Tensor, _fresh, run_backward
+from ..function import Function
+from ..tensor import Tensor, check_view
+from ..walk import run_backward
 from .draw import Marks, Picture, render
 from .formulas import BROADCASTS, argument_names, formula_of, gradient_name
 from .nodes import Array, Graph, Names, argument, collect, kept_by, nodes_of
@@ -223,7 +225,7 @@ def explain(loss: Tensor | Callable[[], Tensor], names: Names | None = None, gra
                                   x.grad: 2.0 + 2.0 = 4.0
     """
     root, called = argument("explain", names, loss)
-    _fresh(root, "explain")
+    check_view(root, "explain")
     nodes = nodes_of(root)
     for node in nodes:
         if node._saved is None:

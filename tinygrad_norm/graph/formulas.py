@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 from typing import NamedTuple
 
-from ..tensor import Function
+from ..function import Function
 
 __all__ = ["BROADCASTS", "FORMULAS", "Formula", "argument_names", "formula_of", "gradient_name"]
 

@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from ..function import Function
 from ..nn.module import Module
-from ..tensor import Edge, Function, Tensor
+from ..tensor import Edge, Tensor
 from .formulas import argument_names
 from .words import number
 

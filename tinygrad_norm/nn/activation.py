@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
+from ..function import Function
 from ..kernel import device, kernel, prange, ready
 from ..ops.elementwise import as_array, check_tensor, erf, select, sigmoid, tanh
-from ..tensor import Function, Tensor, write_in_place
+from ..tensor import Tensor, write_in_place
 from .module import Module
 from .softmax import EXP_WORK, exp, exp32, is_double
 

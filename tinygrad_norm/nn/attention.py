@@ -28,9 +28,10 @@ from typing import Any
 
 import numpy as np
 
+from ..function import Function
 from ..kernel import kernel, prange, ready
 from ..ops.elementwise import check_tensor, sum_to
-from ..tensor import Function, Tensor
+from ..tensor import Tensor
 from .dropout import check_probability, keep_factors
 from .softmax import EXP_WORK, exp, is_double, largest
 

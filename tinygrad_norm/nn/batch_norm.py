@@ -29,9 +29,10 @@ from typing import Any
 import numpy as np
 
 from ..dtype import parameter_dtype
+from ..function import Function
 from ..kernel import APART, get_num_threads, kernel, prange, ready
 from ..ops.elementwise import as_array, check_tensor, constant
-from ..tensor import Function, Tensor, touch
+from ..tensor import Tensor, touch
 from . import init
 from .layer_norm import check_eps
 from .module import Module, Parameter

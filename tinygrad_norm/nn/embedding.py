@@ -26,9 +26,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..dtype import parameter_dtype
+from ..function import Function
+from ..grad_mode import no_grad
 from ..kernel import chunks, kernel, prange, ready
 from ..ops.elementwise import check_tensor
-from ..tensor import Function, Tensor, no_grad, touch
+from ..tensor import Tensor, touch
 from . import init
 from .module import Module, Parameter
 

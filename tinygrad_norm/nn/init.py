@@ -16,8 +16,9 @@ import math
 import warnings
 from typing import Any
 
+from ..grad_mode import no_grad
 from ..random import Generator
-from ..tensor import Tensor, no_grad
+from ..tensor import Tensor
 
 __all__ = [
     "calculate_gain",

@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from ..dtype import parameter_dtype
+from ..function import Function
 from ..kernel import APART, chunks, kernel, prange, ready
 from ..ops.elementwise import check_tensor, quiet
-from ..tensor import Function, Tensor
+from ..tensor import Tensor
 from . import init
 from .module import Module, Parameter
 

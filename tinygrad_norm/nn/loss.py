@@ -26,10 +26,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..function import Function
+from ..grad_mode import is_grad_enabled
 from ..kernel import device, kernel, prange, ready
 from ..ops.elementwise import broadcast_shape, check_tensor, constant, operands, sum_to
 from ..ops.indexing import Put
-from ..tensor import Function, Tensor, is_grad_enabled
+from ..tensor import Tensor
 from .module import Module
 from .softmax import EXP_WORK, exp, is_double, largest, log_softmax, rows_along, rows_back
 

@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 
 from ..creation import zeros
+from ..function import Function
 from ..kernel import chunks, kernel, prange
 from ..ops.elementwise import as_array, check_tensor
-from ..tensor import Function, Tensor
+from ..tensor import Tensor
 from .batch_norm import BatchNorm1d, batch_norm
 from .layer_norm import LayerNorm, as_rows, check_normalized, shape_argument
 

@@ -28,10 +28,11 @@ from typing import Any
 import numpy as np
 
 from ..dtype import parameter_dtype
+from ..function import Function
 from ..kernel import device, kernel, prange, ready
 from ..ops.elementwise import check_tensor, sigmoid, tanh
 from ..ops.shape import cat
-from ..tensor import Function, Tensor
+from ..tensor import Tensor
 from . import init
 from .activation import relu
 from .layer_norm import LayerNorm

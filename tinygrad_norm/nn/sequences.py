@@ -19,10 +19,11 @@ from typing import Any
 
 import numpy as np
 
+from ..function import Function
 from ..ops.elementwise import check_tensor
 from ..ops.indexing import index_select
 from ..ops.shape import cat
-from ..tensor import Function, Tensor
+from ..tensor import Tensor
 
 __all__ = ["run_cell"]
 

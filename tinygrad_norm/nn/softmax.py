@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from ..dtype import as_dtype
+from ..function import Function
 from ..kernel import device, kernel, prange, ready
 from ..ops.elementwise import check_tensor, to
 from ..ops.reduction import one_axis
-from ..tensor import Function, Tensor
+from ..tensor import Tensor
 from .module import Module
 
 __all__ = ["LogSoftmax", "Softmax", "log_softmax", "softmax"]

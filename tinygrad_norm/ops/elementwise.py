@@ -15,8 +15,9 @@ import numpy as np
 
 from ..dtype import as_dtype, float32, float64, int64, promote
 from ..dtype import bool_ as bool_dtype
+from ..function import Function
 from ..kernel import kernel, prange
-from ..tensor import Function, Tensor, write_in_place
+from ..tensor import Tensor, write_in_place
 
 Array = np.ndarray[Any, Any]
 Number = float | int | bool

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor import Function, Tensor, check_writable, touch, write_in_place
+from ..function import Function
+from ..tensor import Tensor, check_writable, touch, write_in_place
 from .elementwise import as_array, broadcast_shape, check_tensor, fitted, quiet, select, sum_to
 from .reduction import one_axis
 

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from ..tensor import Function, Tensor
+from ..function import Function
+from ..tensor import Tensor
 from .elementwise import broadcast_shape, check_tensor, quiet, sum_to
 
 Array = np.ndarray[Any, Any]

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..tensor import Function, Tensor
+from ..function import Function
+from ..tensor import Tensor
 from .elementwise import as_array, check_tensor, constant, floating, maximum, minimum, quiet, select
 
 Array = np.ndarray[Any, Any]

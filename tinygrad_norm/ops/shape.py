@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from ..dtype import Size
-from ..tensor import Function, Tensor
+from ..function import Function
+from ..tensor import Tensor
 from .elementwise import cast, check_tensor, sum_to
 from .indexing import GetItem
 from .reduction import one_axis

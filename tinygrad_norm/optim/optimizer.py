@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..tensor import Tensor, enable_grad, touch
+from ..grad_mode import enable_grad
+from ..tensor import Tensor, touch
 
 __all__ = ["Optimizer"]
 
