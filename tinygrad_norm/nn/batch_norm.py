@@ -74,10 +74,14 @@ def batch_norm_forward_reference(x: Array, weight: Array, bias: Array, eps: floa
 def batch_norm_forward(x, weight, bias, eps, y, moments, stats, chunks):  # type: ignore[no-untyped-def]
     rows, width = x.shape
     block = max(4, min(BLOCK // width, BLOCK_ROWS))
-    total = np.zeros((chunks, 3, width + APART), x.dtype)  # of one block: Σx or its mean, Σ(x − mean), Σ(x − mean)²
-    joined = np.zeros((chunks, 2, width + APART), np.float64)  # of a chunk so far: μ and S
+    # np.empty, not np.zeros: in a parallel kernel numba fills by a parallel region of its own, and each takes 6 µs.
+    total = np.empty((chunks, 3, width + APART), x.dtype)  # of one block: Σx or its mean, Σ(x − mean), Σ(x − mean)²
+    joined = np.empty((chunks, 2, width + APART), np.float64)  # of a chunk so far: μ and S
     for c in prange(chunks):
         first, stop = c * rows // chunks, (c + 1) * rows // chunks
+        for j in range(width):
+            joined[c, 0, j] = 0
+            joined[c, 1, j] = 0
         for start in range(first, stop, block):
             end = min(start + block, stop)
             four = end - (end - start) % 4  # up to there four rows a sweep: a quarter of the traffic through `total`
@@ -190,10 +194,13 @@ def batch_norm_backward(dy, x, weight, stats, dx, dweight, dbias, chunks):  # ty
     rows, width = x.shape
     block = max(4, min(BLOCK // width, BLOCK_ROWS))
     m = x.dtype.type(rows)
-    total = np.zeros((chunks, 3, width + APART), x.dtype)
-    joined = np.zeros((chunks, 2, width + APART), np.float64)
+    total = np.empty((chunks, 3, width + APART), x.dtype)
+    joined = np.empty((chunks, 2, width + APART), np.float64)
     for c in prange(chunks):
         first, stop = c * rows // chunks, (c + 1) * rows // chunks
+        for j in range(width):
+            joined[c, 0, j] = 0
+            joined[c, 1, j] = 0
         for start in range(first, stop, block):  # float32 sums stay short; their sum is float64
             for j in range(width):
                 total[c, 0, j] = 0
