@@ -58,37 +58,14 @@ from .kernel import get_backend, get_num_threads, set_backend, set_num_threads  
 from .nn.activation import relu  # noqa: E402
 from .nn.recurrent import lstm_cell, rnn_relu_cell, rnn_tanh_cell  # noqa: E402
 from .nn.softmax import log_softmax, softmax  # noqa: E402
-from .ops.elementwise import (  # noqa: E402
-    abs,
-    add,
-    allclose,
-    clamp,
-    clone,
-    div,
-    eq,
-    equal,
-    erf,
-    exp,
-    isfinite,
-    isinf,
-    isnan,
-    log,
-    maximum,
-    minimum,
-    mul,
-    neg,
-    pow,
-    rsqrt,
-    sigmoid,
-    sqrt,
-    sub,
-    tanh,
-    where,
-)
+from .ops.arithmetic import add, div, maximum, minimum, mul, pow, sub, where  # noqa: E402
+from .ops.comparison import allclose, eq, equal, isfinite, isinf, isnan  # noqa: E402
+from .ops.copying import clone  # noqa: E402
 from .ops.indexing import gather, index_select, masked_fill  # noqa: E402
 from .ops.matmul import matmul  # noqa: E402
 from .ops.reduction import all, amax, amin, any, argmax, argmin, logsumexp, max, mean, min, std, sum, var  # noqa: E402
 from .ops.shape import cat, chunk, flatten, permute, reshape, split, squeeze, stack, transpose, tril, unsqueeze  # noqa: E402
+from .ops.unary import abs, clamp, erf, exp, log, neg, rsqrt, sigmoid, sqrt, tanh  # noqa: E402
 from .printing import set_printoptions  # noqa: E402
 from .random import Generator, default_generator, initial_seed, manual_seed, seed  # noqa: E402
 from .summary import summary  # noqa: E402

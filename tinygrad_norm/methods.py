@@ -10,7 +10,7 @@ from __future__ import annotations
 from . import creation, interchange, notebook
 from .nn import activation
 from .nn import softmax as shares  # the method of that name would hide it
-from .ops import elementwise, indexing, reduction, shape
+from .ops import arithmetic, comparison, copying, indexing, reduction, shape, unary
 from .ops import matmul as products  # the method of that name would hide it
 from .tensor import Tensor
 from .walk import backward
@@ -27,57 +27,63 @@ class TensorMethods:
     # walk
     backward = backward
 
-    # ops/elementwise
-    add = __add__ = __radd__ = elementwise.add
-    sub = __sub__ = elementwise.sub
-    __rsub__ = elementwise.rsub
-    mul = __mul__ = __rmul__ = elementwise.mul
-    div = __truediv__ = elementwise.div
-    __rtruediv__ = elementwise.rdiv
-    pow = __pow__ = elementwise.pow
-    __rpow__ = elementwise.rpow
-    neg = __neg__ = elementwise.neg
-    abs = __abs__ = elementwise.abs
-    exp = elementwise.exp
-    log = elementwise.log
-    sqrt = elementwise.sqrt
-    rsqrt = elementwise.rsqrt
-    tanh = elementwise.tanh
-    sigmoid = elementwise.sigmoid
-    erf = elementwise.erf
-    clamp = elementwise.clamp
-    maximum = elementwise.maximum
-    minimum = elementwise.minimum
-    clone = elementwise.clone
-    contiguous = elementwise.contiguous
-    to = elementwise.to
-    float = elementwise.float_
-    double = elementwise.double
-    long = elementwise.long
-    bool = elementwise.bool_
-    eq = elementwise.eq
-    ne = elementwise.ne
-    __eq__ = elementwise.equals
-    __ne__ = elementwise.differs
-    lt = __lt__ = elementwise.lt
-    le = __le__ = elementwise.le
-    gt = __gt__ = elementwise.gt
-    ge = __ge__ = elementwise.ge
-    __and__ = __rand__ = elementwise.logical_and
-    __or__ = __ror__ = elementwise.logical_or
-    __invert__ = elementwise.invert
-    isnan = elementwise.isnan
-    isinf = elementwise.isinf
-    isfinite = elementwise.isfinite
-    equal = elementwise.equal
-    allclose = elementwise.allclose
-    add_ = __iadd__ = elementwise.add_
-    sub_ = __isub__ = elementwise.sub_
-    mul_ = __imul__ = elementwise.mul_
-    div_ = __itruediv__ = elementwise.div_
-    fill_ = elementwise.fill_
-    zero_ = elementwise.zero_
-    copy_ = elementwise.copy_
+    # ops/arithmetic
+    add = __add__ = __radd__ = arithmetic.add
+    sub = __sub__ = arithmetic.sub
+    __rsub__ = arithmetic.rsub
+    mul = __mul__ = __rmul__ = arithmetic.mul
+    div = __truediv__ = arithmetic.div
+    __rtruediv__ = arithmetic.rdiv
+    pow = __pow__ = arithmetic.pow
+    __rpow__ = arithmetic.rpow
+    maximum = arithmetic.maximum
+    minimum = arithmetic.minimum
+    add_ = __iadd__ = arithmetic.add_
+    sub_ = __isub__ = arithmetic.sub_
+    mul_ = __imul__ = arithmetic.mul_
+    div_ = __itruediv__ = arithmetic.div_
+
+    # ops/unary
+    neg = __neg__ = unary.neg
+    abs = __abs__ = unary.abs
+    exp = unary.exp
+    log = unary.log
+    sqrt = unary.sqrt
+    rsqrt = unary.rsqrt
+    tanh = unary.tanh
+    sigmoid = unary.sigmoid
+    erf = unary.erf
+    clamp = unary.clamp
+
+    # ops/comparison
+    eq = comparison.eq
+    ne = comparison.ne
+    __eq__ = comparison.equals
+    __ne__ = comparison.differs
+    lt = __lt__ = comparison.lt
+    le = __le__ = comparison.le
+    gt = __gt__ = comparison.gt
+    ge = __ge__ = comparison.ge
+    __and__ = __rand__ = comparison.logical_and
+    __or__ = __ror__ = comparison.logical_or
+    __invert__ = comparison.invert
+    isnan = comparison.isnan
+    isinf = comparison.isinf
+    isfinite = comparison.isfinite
+    equal = comparison.equal
+    allclose = comparison.allclose
+
+    # ops/copying
+    clone = copying.clone
+    contiguous = copying.contiguous
+    to = copying.to
+    float = copying.float_
+    double = copying.double
+    long = copying.long
+    bool = copying.bool_
+    fill_ = copying.fill_
+    zero_ = copying.zero_
+    copy_ = copying.copy_
 
     # ops/reduction
     sum = reduction.sum

@@ -234,7 +234,7 @@ def _dropout(lib: Any, x: Any) -> Any:
 
 
 CASES: list[Case] = [
-    # ops/elementwise
+    # ops/arithmetic, ops/unary, ops/copying
     Case("add", lambda lib, a, b: a + b, [normal(3, 4), normal(3, 4)]),
     Case("add broadcast", lambda lib, a, b: a + b, [normal(3, 1, 4), normal(2, 1)]),
     Case("add number", lambda lib, a: 2 + a + 1.5, [normal(3)]),

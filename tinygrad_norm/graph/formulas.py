@@ -26,9 +26,7 @@ class Formula(NamedTuple):
 
 
 FORMULAS: dict[str, Formula] = {
-    # ops/elementwise
-    "Cast": Formula("y = x in another element type", "dx = g, in the element type of x"),
-    "Clone": Formula("y = x, in memory of its own", "dx = g"),
+    # ops/arithmetic
     "Add": Formula("y = a + b", "da = g,  db = g"),
     "Sub": Formula("y = a − b", "da = g,  db = −g"),
     "Rsub": Formula("y = a − b", "da = g,  db = −g"),
@@ -38,6 +36,7 @@ FORMULAS: dict[str, Formula] = {
     "Maximum": Formula("y = max(a, b)", "da = g where a > b,  db = g where b > a;  g/2 to each where they are equal"),
     "Minimum": Formula("y = min(a, b)", "da = g where a < b,  db = g where b < a;  g/2 to each where they are equal"),
     "Where": Formula("y = a where the condition holds, else b", "da = g where the condition holds,  db = g elsewhere"),
+    # ops/unary
     "Neg": Formula("y = −x", "dx = −g"),
     "Exp": Formula("y = eˣ", "dx = g·y"),
     "Log": Formula("y = ln x", "dx = g/x"),
@@ -48,6 +47,9 @@ FORMULAS: dict[str, Formula] = {
     "Sigmoid": Formula("y = 1/(1 + e⁻ˣ)", "dx = g·y·(1 − y)"),
     "Erf": Formula("y = erf x", "dx = g·2/√π·exp(−x²)"),
     "Clamp": Formula("y = x held between low and high", "dx = g where low ≤ x ≤ high, else 0"),
+    # ops/operands, ops/copying
+    "Cast": Formula("y = x in another element type", "dx = g, in the element type of x"),
+    "Clone": Formula("y = x, in memory of its own", "dx = g"),
     "Fill": Formula("y = value, everywhere", "dx = 0,  dvalue = Σ g"),
     "Zero": Formula("y = 0, everywhere", "dx = 0"),
     "Copy": Formula("y = source, written over x", "dx = 0,  dsource = g"),

@@ -1,4 +1,4 @@
-"""Activations that work on each element alone: ReLU, GELU, SiLU; the modules of tanh and sigmoid, whose formulas stand in ops/elementwise.
+"""Activations that work on each element alone: ReLU, GELU, SiLU; the modules of tanh and sigmoid, whose formulas stand in ops/unary.
 
     ReLU          yᵢ = max(xᵢ, 0)                                                                    (1)
     GELU          yᵢ = xᵢ Φ(xᵢ),   Φ(x) = ½ (1 + erf(x/√2))        Hendrycks & Gimpel 2016, arXiv:1606.08415
@@ -19,7 +19,9 @@ import numpy as np
 
 from ..function import Function
 from ..kernel import device, kernel, prange, ready
-from ..ops.elementwise import as_array, check_tensor, erf, select, sigmoid, tanh
+from ..ops.arithmetic import select
+from ..ops.operands import as_array, check_tensor
+from ..ops.unary import erf, sigmoid, tanh
 from ..tensor import Tensor, write_in_place
 from .module import Module
 from .softmax import EXP_WORK, exp, exp32, is_double
@@ -418,7 +420,7 @@ class SiLU(Module):
 
 
 class Tanh(Module):
-    """The hyperbolic tangent, elementwise; formula and gradient in ops/elementwise.
+    """The hyperbolic tangent, elementwise; formula and gradient in ops/unary.
 
     Example:
         >>> import tinygrad_norm as tg
@@ -432,7 +434,7 @@ class Tanh(Module):
 
 
 class Sigmoid(Module):
-    """1/(1 + e^(−x)), elementwise; formula and gradient in ops/elementwise.
+    """1/(1 + e^(−x)), elementwise; formula and gradient in ops/unary.
 
     Example:
         >>> import tinygrad_norm as tg

@@ -30,7 +30,7 @@ import numpy as np
 
 from ..function import Function
 from ..kernel import kernel, prange, ready
-from ..ops.elementwise import check_tensor, sum_to
+from ..ops.operands import check_tensor, sum_to
 from ..tensor import Tensor
 from .dropout import check_probability, keep_factors
 from .softmax import EXP_WORK, exp, is_double, largest

@@ -31,7 +31,7 @@ import numpy as np
 from ..dtype import parameter_dtype
 from ..function import Function
 from ..kernel import APART, get_num_threads, kernel, prange, ready
-from ..ops.elementwise import as_array, check_tensor, constant
+from ..ops.operands import as_array, check_tensor, constant
 from ..tensor import Tensor, touch
 from . import init
 from .layer_norm import check_eps

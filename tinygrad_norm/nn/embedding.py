@@ -29,7 +29,7 @@ from ..dtype import parameter_dtype
 from ..function import Function
 from ..grad_mode import no_grad
 from ..kernel import chunks, kernel, prange, ready
-from ..ops.elementwise import check_tensor
+from ..ops.operands import check_tensor
 from ..tensor import Tensor, touch
 from . import init
 from .module import Module, Parameter

@@ -1,7 +1,7 @@
 """The functions of the rooms of nn/, under torch's name for those that torch has."""
 
-from ..ops.elementwise import sigmoid, tanh
 from ..ops.indexing import one_hot
+from ..ops.unary import sigmoid, tanh
 from .activation import gelu, relu, silu
 from .attention import scaled_dot_product_attention
 from .batch_norm import batch_norm

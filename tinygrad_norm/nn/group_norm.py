@@ -25,7 +25,7 @@ import numpy as np
 from ..dtype import parameter_dtype
 from ..function import Function
 from ..kernel import kernel, prange, ready
-from ..ops.elementwise import as_array, check_tensor
+from ..ops.operands import as_array, check_tensor
 from ..tensor import Tensor
 from . import init
 from .layer_norm import check_eps

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ops.elementwise import check_tensor
+from ..ops.operands import check_tensor
 from ..tensor import Tensor, touch
 from .batch_norm import BatchNormEval, ChannelNorm
 from .group_norm import GroupNormFunction, check_channels

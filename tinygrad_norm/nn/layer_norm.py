@@ -30,7 +30,7 @@ import numpy as np
 from ..dtype import parameter_dtype
 from ..function import Function
 from ..kernel import APART, chunks, kernel, prange, ready
-from ..ops.elementwise import as_array, check_tensor
+from ..ops.operands import as_array, check_tensor
 from ..tensor import Tensor
 from . import init
 from .module import Module, Parameter

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from ..dtype import parameter_dtype
-from ..ops.elementwise import check_tensor
+from ..ops.operands import check_tensor
 from ..tensor import Tensor
 from .layer_norm import check_eps, layer_norm
 from .module import Module, Parameter

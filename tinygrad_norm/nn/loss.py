@@ -29,8 +29,8 @@ import numpy as np
 from ..function import Function
 from ..grad_mode import is_grad_enabled
 from ..kernel import device, kernel, prange, ready
-from ..ops.elementwise import broadcast_shape, check_tensor, constant, operands, sum_to
 from ..ops.indexing import Put
+from ..ops.operands import broadcast_shape, check_tensor, constant, operands, sum_to
 from ..tensor import Tensor
 from .module import Module
 from .softmax import EXP_WORK, exp, is_double, largest, log_softmax, rows_along, rows_back

@@ -24,7 +24,7 @@ import numpy as np
 from ..creation import zeros
 from ..function import Function
 from ..kernel import chunks, kernel, prange
-from ..ops.elementwise import as_array, check_tensor
+from ..ops.operands import as_array, check_tensor
 from ..tensor import Tensor
 from .batch_norm import BatchNorm1d, batch_norm
 from .layer_norm import LayerNorm, as_rows, check_normalized, shape_argument

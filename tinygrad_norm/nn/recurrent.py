@@ -30,8 +30,9 @@ import numpy as np
 from ..dtype import parameter_dtype
 from ..function import Function
 from ..kernel import device, kernel, prange, ready
-from ..ops.elementwise import check_tensor, sigmoid, tanh
+from ..ops.operands import check_tensor
 from ..ops.shape import cat
+from ..ops.unary import sigmoid, tanh
 from ..tensor import Tensor
 from . import init
 from .activation import relu

@@ -26,7 +26,7 @@ import numpy as np
 from ..dtype import parameter_dtype
 from ..function import Function
 from ..kernel import chunks, kernel, prange
-from ..ops.elementwise import as_array
+from ..ops.operands import as_array
 from ..tensor import Tensor
 from . import init
 from .layer_norm import as_rows, check_eps, check_lengths, check_normalized, shape_argument

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from ..function import Function
-from ..ops.elementwise import check_tensor
 from ..ops.indexing import index_select
+from ..ops.operands import check_tensor
 from ..ops.shape import cat
 from ..tensor import Tensor
 

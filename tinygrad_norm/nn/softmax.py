@@ -18,7 +18,8 @@ import numpy as np
 from ..dtype import as_dtype
 from ..function import Function
 from ..kernel import device, kernel, prange, ready
-from ..ops.elementwise import check_tensor, to
+from ..ops.copying import to
+from ..ops.operands import check_tensor
 from ..ops.reduction import one_axis
 from ..tensor import Tensor
 from .module import Module

@@ -26,8 +26,8 @@ from typing import Any
 import numpy as np
 
 from ..dtype import parameter_dtype
-from ..ops.elementwise import check_tensor
 from ..ops.matmul import matmul
+from ..ops.operands import check_tensor
 from ..ops.shape import cat
 from ..tensor import Tensor
 from . import init

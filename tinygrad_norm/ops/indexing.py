@@ -13,7 +13,8 @@ import numpy as np
 
 from ..function import Function
 from ..tensor import Tensor, check_writable, touch, write_in_place
-from .elementwise import as_array, broadcast_shape, check_tensor, fitted, quiet, select, sum_to
+from .arithmetic import select
+from .operands import as_array, broadcast_shape, check_tensor, fitted, quiet, sum_to
 from .reduction import one_axis
 
 Array = np.ndarray[Any, Any]

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..function import Function
 from ..tensor import Tensor
-from .elementwise import broadcast_shape, check_tensor, quiet, sum_to
+from .operands import broadcast_shape, check_tensor, quiet, sum_to
 
 Array = np.ndarray[Any, Any]
 

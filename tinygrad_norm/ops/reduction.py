@@ -14,7 +14,8 @@ import numpy as np
 
 from ..function import Function
 from ..tensor import Tensor
-from .elementwise import as_array, check_tensor, constant, floating, maximum, minimum, quiet, select
+from .arithmetic import maximum, minimum, select
+from .operands import as_array, check_tensor, constant, floating, quiet
 
 Array = np.ndarray[Any, Any]
 Axes = tuple[int, ...]

@@ -14,8 +14,8 @@ import numpy as np
 from ..dtype import Size
 from ..function import Function
 from ..tensor import Tensor
-from .elementwise import cast, check_tensor, sum_to
 from .indexing import GetItem
+from .operands import cast, check_tensor, sum_to
 from .reduction import one_axis
 
 Array = np.ndarray[Any, Any]

@@ -3,7 +3,7 @@
 #
 # An autograd library writes down each operation as it is done, and then goes through that list backwards. Afterwards you can write this walk
 # yourself, undo a broadcast, and say why gradients are added up and never assigned. It is what `run_backward` in `tinygrad_norm/walk.py` and
-# `sum_to` in `tinygrad_norm/ops/elementwise.py` do; every other assignment rests on it.
+# `sum_to` in `tinygrad_norm/ops/operands.py` do; every other assignment rests on it.
 #
 # Values are numbered in the order in which they were made: $v_0, v_1, v_2, \dots$, so that all inputs of $v_i$ have smaller numbers than $i$.
 # Write $\bar v_j$ for the gradient of the result $L$ in $v_j$. A small change of $v_j$ reaches $L$ through every value that was computed
