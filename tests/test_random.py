@@ -199,7 +199,7 @@ calls = st.one_of(
 )
 
 
-# derandomized: about one float32 in 1e9 is rounded twice (see _fma32), and that one should not fail a run by chance
+# derandomized: about one float32 in 1e9 is rounded twice (see fma32), and that one should not fail a run by chance
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(st.integers(-(2**63), 2**64 - 1), st.lists(calls, max_size=12))
 def test_any_sequence_of_calls(seed: int, sequence: list[tuple[Any, ...]]) -> None:

@@ -10,7 +10,9 @@ import tinygrad_norm
 PACKAGE = Path(tinygrad_norm.__file__).parent
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"dtype", "grad_mode", "printing", "kernel", "random"},
+    {"dtype", "grad_mode", "printing", "kernel", "rounding"},
+    {"mersenne"},
+    {"random"},
     {"notebook"},
     {"tensor"},
     {"function"},

@@ -1,10 +1,10 @@
 """The random stream: the same seed gives torch's numbers (CPU generator of torch 2.13, on an x86 CPU with AVX2).
 
-Engine: MT19937 (Matsumoto & Nishimura 1998), one 32-bit word u a step, seeded with the low 32 bits of the seed.
+Engine: MT19937 (Matsumoto & Nishimura 1998), one 32-bit word u a step, seeded with the low 32 bits of the seed (mersenne.py).
     float32 uniform   U = (u mod 2²⁴) / 2²⁴                   one word
     float64 uniform   U = ((u₁·2³² + u₂) mod 2⁵³) / 2⁵³       two words, the high one first
     integer           u mod range + low                       two words from range 2²⁸ on
-    normal            Box & Muller (1958): r = √(−2 ln U₁), θ = 2π U₂, the pair r cos θ, r sin θ
+    normal            Box & Muller (1958): r = √(−2 ln U₁), θ = 2π U₂, the pair r cos θ, r sin θ (rounding.py)
 Everything here speaks arrays; tensors are built on top.
 
     >>> manual_seed(0).uniform((3,)).tolist()              # torch.manual_seed(0); torch.rand(3)
@@ -13,7 +13,6 @@ Everything here speaks arrays; tensors are built on top.
 
 from __future__ import annotations
 
-import functools
 import math
 import operator
 import os
@@ -24,135 +23,19 @@ from typing import Any, SupportsInt
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from .mersenne import MersenneTwister
+from .rounding import box_muller, fma64
+
 __all__ = ["Generator", "default_generator", "get_rng_state", "initial_seed", "manual_seed", "seed", "set_rng_state"]
 
 Array = NDArray[Any]
 State = dict[str, Any]
 
 _DEFAULT_SEED = 67280421310721  # torch's seed of a new Generator
-_BLOCK = 1 << 14  # words drawn at once: the 64-bit words that NumPy hands out then stay in cache
 _LARGE = (2**32 - 1) // 20  # from this length on torch.randperm draws 64 bits an element
 
 
-# -- 1. Arithmetic that rounds where torch rounds ---------------------------------------------------------------------
-
-
-def _fma32(a: Array | float, b: Array | float, c: Array | float) -> Array:
-    """a·b + c with one rounding to float32, handed back in float64.
-
-    The product of two float32 is exact in float64. What remains is the double rounding float64, float32, which
-    changes a result about once in 2²⁸.
-    """
-    return np.asarray(np.multiply(a, b, dtype=np.float64) + c, dtype=np.float32).astype(np.float64)
-
-
-def _fma64(a: Array, b: float, c: float) -> Array:
-    """a·b + c with one rounding to float64 (Boldo & Melquiond 2008: the low parts add up rounding to odd)."""
-    plain: Array = a * b + c
-    if c == 0.0 or math.frexp(b)[0] in (0.5, -0.5):
-        return plain  # one of the two steps is exact
-    with np.errstate(over="ignore", invalid="ignore"):  # beyond 1e300 the parts overflow, and plain has to do
-        product, low = _two_product(a, b)
-        total, rest = _two_sum(product, c)
-        odd, lost = _two_sum(rest, low)
-        bits = odd.view(np.int64)
-        outward = np.where((lost > 0) == (odd > 0), 1, -1)
-        bits += np.where((lost != 0) & (bits & 1 == 0), outward, 0)
-        return np.where(np.isfinite(lost), total + odd, plain)
-
-
-def _two_sum(a: Array, b: Array | float) -> tuple[Array, Array]:
-    """a + b and its rounding error (Knuth, TAOCP 2, 4.2.2, Theorem B)."""
-    total = a + b
-    part = total - a
-    return total, (a - (total - part)) + (b - part)
-
-
-def _two_product(a: Array, b: float) -> tuple[Array, Array]:
-    """a·b and its rounding error (Dekker 1971): halves of 26 bits, whose products are exact."""
-    product = a * b
-    t = a * 134217729.0  # 2²⁷ + 1
-    a1 = t - (t - a)
-    s = b * 134217729.0
-    b1 = s - (s - b)
-    a2, b2 = a - a1, b - b1
-    return product, ((a1 * b1 - product) + a1 * b2 + a2 * b1) + a2 * b2
-
-
-# -- 2. Box-Muller ----------------------------------------------------------------------------------------------------
-# torch takes float32 logarithm, sine and cosine from the Cephes polynomials (Moshier 1989), with fused multiply-adds.
-# The same steps, each rounded in the same place, give the same bits. NumPy's own log, sin and cos would be seven times
-# as fast (30 ns a number here), but 14 % of the numbers would differ from torch's, by up to 4 units in the last place.
-
-
-def _constants(*values: float) -> list[float]:
-    return [float(np.float32(v)) for v in values]
-
-
-_LOG = _constants(  # ln(1+x) = x − x²/2 + x³·P(x)
-    7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1,
-    -1.6668057665e-1, 2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
-)  # fmt: skip
-_LN2_LOW, _LN2_HIGH = _constants(-2.12194440e-4, 0.693359375)
-_SIN = _constants(-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1)  # sin x = x + x³·P(x²)
-_COS = _constants(2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2)  # cos x = 1 − x²/2 + x⁴·P(x²)
-_QUARTER_PI = _constants(0.78515625, 2.4187564849853515625e-4, 3.77489497744594108e-8)  # π/4 in three parts
-_HALF_SQRT2 = int(np.float32(math.sqrt(0.5)).view(np.int32))
-
-
-def _log32(u: NDArray[np.float32]) -> NDArray[np.float32]:
-    """ln u in float32 for u in (0, 1], with torch's rounding."""
-    bits = u.view(np.int32) - _HALF_SQRT2  # u = m·2ᵉ, m in [√½, √2)
-    e = (bits >> 23).astype(np.float64)
-    x = ((bits & 0x7FFFFF) + _HALF_SQRT2).view(np.float32).astype(np.float64) - 1.0
-    z = _fma32(x, x, 0.0)
-    y: Array | float = _LOG[0]
-    for c in _LOG[1:]:
-        y = _fma32(y, x, c)
-    y = _fma32(_fma32(y, x, 0.0), z, _fma32(e, _LN2_LOW, 0.0))
-    y = _fma32(z, -0.5, y)
-    return _fma32(e, _LN2_HIGH, _fma32(x, 1.0, y)).astype(np.float32)
-
-
-def _sincos32(theta: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """sin θ and cos θ in float32 for θ in [0, 2π), with torch's rounding."""
-    octant = ((theta * np.float32(4 / math.pi)).astype(np.int32) + 1) & ~1
-    y = octant.astype(np.float64)
-    x: Array = theta.astype(np.float64)
-    for part in _QUARTER_PI:
-        x = _fma32(y, -part, x)
-    z = _fma32(x, x, 0.0)
-    c = _fma32(_fma32(_COS[0], z, _COS[1]), z, _COS[2])
-    c = _fma32(1.0, _fma32(_fma32(c, z, 0.0), z, -0.5 * z), 1.0)
-    s = _fma32(_fma32(_SIN[0], z, _SIN[1]), z, _SIN[2])
-    s = _fma32(_fma32(s, z, 0.0), x, x)
-    straight = (octant & 2) == 0
-    sin = np.where(straight, s, c).astype(np.float32)
-    cos = np.where(straight, c, s).astype(np.float32)
-    sin.view(np.int32)[...] ^= (octant & 4) << 29  # bit 31 is the sign
-    cos.view(np.int32)[...] ^= ((octant + 2) & 4) << 29
-    return sin, cos
-
-
-def _box_muller(u: Array, mean: float, std: float) -> None:
-    """Uniforms to normals, in place: in each row of 16, columns 0-7 are 1 − U₁ and columns 8-15 are U₂."""
-    for start in range(0, len(u), 2048):
-        rows = u[start : start + 2048]  # (≤2048, 16)
-        u1, u2 = 1 - rows[:, :8], rows[:, 8:]  # (0, 1]: the logarithm stays finite
-        theta = u.dtype.type(2 * math.pi) * u2
-        if u.dtype == np.float32:
-            r = np.sqrt(np.float32(-2) * _log32(u1))
-            sin, cos = _sincos32(theta)
-            m, s = float(np.float32(mean)), float(np.float32(std))
-            for half, wave in ((rows[:, :8], cos), (rows[:, 8:], sin)):
-                half[...] = (r * wave).astype(np.float64) * s + m
-        else:
-            r = np.sqrt(-2.0 * np.log(u1))
-            for half, wave in ((rows[:, :8], np.cos(theta)), (rows[:, 8:], np.sin(theta))):
-                half[...] = _fma64(r * wave, std, mean)
-
-
-# -- 3. What a caller may ask for -------------------------------------------------------------------------------------
+# -- 1. What a caller may ask for -------------------------------------------------------------------------------------
 
 
 def _count(shape: Sequence[int], name: str) -> int:
@@ -190,10 +73,10 @@ def _modulo(words: Array, range_: int) -> Array:
     return words
 
 
-# -- 4. The generator -------------------------------------------------------------------------------------------------
+# -- 2. The generator -------------------------------------------------------------------------------------------------
 
 
-class Generator:
+class Generator(MersenneTwister):
     """A stream of random numbers with torch's state: the engine, and the second normal of the last pair.
 
     Every draw holds one lock, so threads may share a generator: each call gets a stretch of the stream of its own.
@@ -221,18 +104,6 @@ class Generator:
         self._next_normal: float | None = None  # torch keeps one, in double, for every dtype
         self.manual_seed(_DEFAULT_SEED)
 
-    # -- the engine, made at the first draw: numpy.random is a third of what importing the package would take
-
-    @functools.cached_property
-    def _bits(self) -> np.random.MT19937:
-        bits = np.random.MT19937(0)  # 0 spares the entropy pool; the next line seeds it
-        np.random.RandomState(bits).seed(self._initial_seed % 2**32)
-        return bits
-
-    @functools.cached_property
-    def _engine(self) -> np.random.RandomState:
-        return np.random.RandomState(self._bits)
-
     # -- seed and state
 
     def manual_seed(self, seed: int) -> Generator:
@@ -254,9 +125,7 @@ class Generator:
         if not -(2**63) <= value < 2**64:
             raise ValueError(f"manual_seed: seed must be in [-2**63, 2**64); got {value}")
         with self._lock:
-            self._initial_seed = value % 2**64
-            if "_bits" in self.__dict__:
-                self._engine.seed(value % 2**32)
+            self._restart(value)
             self._next_normal = None
         return self
 
@@ -348,33 +217,6 @@ class Generator:
     def __reduce__(self) -> tuple[Callable[[State], Generator], tuple[State]]:
         return _restore, (self.get_state(),)
 
-    # -- words; the caller holds the lock
-
-    def _words(self, n: int) -> NDArray[np.uint32]:
-        out = np.empty(n, np.uint32)
-        for i in range(0, n, _BLOCK):
-            out[i : i + _BLOCK] = self._bits.random_raw(min(_BLOCK, n - i))
-        return out
-
-    def _double_words(self, n: int) -> NDArray[np.uint64]:
-        return self._engine.randint(0, 2**64, n, dtype=np.uint64)  # NumPy too puts the first word high
-
-    def _uniforms(self, n: int, dtype: np.dtype[Any], width: float = 1.0, low: float = 0.0) -> Array:
-        """n numbers U·width + low, shape (n,)."""
-        out = np.empty(n, dtype)
-        for i in range(0, n, _BLOCK):  # by blocks: a pass over an array beyond the cache costs as much as the words
-            part = out[i : i + _BLOCK]
-            if dtype == np.float32:
-                part[...] = (self._words(len(part)) & np.uint32(2**24 - 1)).view(np.int32)
-                part *= np.float32(2.0**-24)
-                if (width, low) != (1.0, 0.0):
-                    part[...] = part.astype(np.float64) * width + low  # as in _fma32
-            else:
-                part[...] = (self._double_words(len(part)) & np.uint64(2**53 - 1)).view(np.int64)
-                part *= 2.0**-53
-                part[...] = _fma64(part, width, low)
-        return out
-
     # -- draws
 
     def uniform(
@@ -440,9 +282,9 @@ class Generator:
             tail = self._uniforms(16 if n >= 16 and n % 16 else 0, dt)
         with np.errstate(invalid="ignore", over="ignore"):  # an infinite mean or std: torch is silent too
             if n < 16:
-                return _fma64(out, std, mean).astype(dt).reshape(shape)
-            _box_muller(out[: n - n % 16].reshape(-1, 16), mean, std)
-            _box_muller(tail.reshape(-1, 16), mean, std)
+                return fma64(out, std, mean).astype(dt).reshape(shape)
+            box_muller(out[: n - n % 16].reshape(-1, 16), mean, std)
+            box_muller(tail.reshape(-1, 16), mean, std)
         out[n - len(tail) :] = tail
         return out.reshape(shape)
 
@@ -591,7 +433,7 @@ def _restore(state: State) -> Generator:
     return Generator().set_state(state)
 
 
-# -- 5. The default generator -----------------------------------------------------------------------------------------
+# -- 3. The default generator -----------------------------------------------------------------------------------------
 
 default_generator = Generator()
 default_generator.seed()  # as in torch: a program that sets no seed differs from run to run
