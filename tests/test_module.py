@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 
 import tinygrad_norm as tg
 from tinygrad_norm import nn
-from tinygrad_norm.nn.module import Module, Parameter
+from tinygrad_norm.nn.module import Module
+from tinygrad_norm.nn.parameter import Parameter
 
 BOTH = [pytest.param(tg, id="ours"), pytest.param(torch, id="torch")]
 

@@ -19,6 +19,8 @@ FLOORS = [
     {"walk"},
     {"ops", "interchange"},
     {"creation"},
+    {"nn.parameter", "nn.state"},
+    {"nn.register"},
     {"nn.module"},
     {"nn.init", "nn.containers", "nn.utils"},
     {"nn.linear", "nn.softmax", "nn.dropout", "nn.embedding"},

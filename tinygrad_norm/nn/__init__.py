@@ -14,7 +14,8 @@ from .layer_norm_variants import LayerNormalization, UnbiasedLayerNorm
 from .linear import Linear
 from .loss import CrossEntropyLoss, MSELoss, NLLLoss
 from .masked_norm import MaskedBatchNorm1d, MaskedLayerNorm
-from .module import Module, Parameter
+from .module import Module
+from .parameter import Parameter
 from .recurrent import LayerNormLSTMCell, LSTMCell, RNNCell
 from .rms_norm import RMSNorm
 from .sequences import run_cell

@@ -35,7 +35,8 @@ from ..ops.operands import as_array, check_tensor, constant
 from ..tensor import Tensor, touch
 from . import init
 from .layer_norm import check_eps
-from .module import Module, Parameter
+from .module import Module
+from .parameter import Parameter
 
 Array = np.ndarray[Any, Any]
 BLOCK, BLOCK_ROWS = 1 << 16, 1024  # elements, and rows, of a block: what the second look still finds in the cache, and short float32 sums

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 
 from ..ops.shape import flatten
 from ..tensor import Tensor
-from .module import MODULE, Module, indented
+from .module import Module, indented
+from .register import MODULE
 
 if TYPE_CHECKING:
     from typing_extensions import Self

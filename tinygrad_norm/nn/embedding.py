@@ -32,7 +32,8 @@ from ..kernel import chunks, kernel, prange, ready
 from ..ops.operands import check_tensor
 from ..tensor import Tensor, touch
 from . import init
-from .module import Module, Parameter
+from .module import Module
+from .parameter import Parameter
 
 if TYPE_CHECKING:
     from typing_extensions import Self

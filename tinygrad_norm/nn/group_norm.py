@@ -29,7 +29,8 @@ from ..ops.operands import as_array, check_tensor
 from ..tensor import Tensor
 from . import init
 from .layer_norm import check_eps
-from .module import Module, Parameter
+from .module import Module
+from .parameter import Parameter
 
 Array = np.ndarray[Any, Any]
 

@@ -33,7 +33,8 @@ from ..kernel import APART, chunks, kernel, prange, ready
 from ..ops.operands import as_array, check_tensor
 from ..tensor import Tensor
 from . import init
-from .module import Module, Parameter
+from .module import Module
+from .parameter import Parameter
 
 Array = np.ndarray[Any, Any]
 

@@ -25,7 +25,8 @@ from ..dtype import parameter_dtype
 from ..ops.operands import check_tensor
 from ..tensor import Tensor
 from .layer_norm import check_eps, layer_norm
-from .module import Module, Parameter
+from .module import Module
+from .parameter import Parameter
 
 # -- 1. Keras' LayerNormalization -----------------------------------------------------------------------------------------------------
 

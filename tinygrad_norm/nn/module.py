@@ -1,85 +1,41 @@
-"""Parameter and Module: how a model knows its own weights.
+"""Module: how a model knows its own weights.
 
-A Module is a Python object that keeps a register: which of its attributes are parameters, buffers and child modules, in the order in
-which they came. The values themselves are plain attributes, so ``self.fc1`` in a forward costs what any attribute costs, and each of
-them stands in one place only. What a Module can do beyond `forward` is a walk over these registers:
+A Module keeps a register (register.py): which of its attributes are parameters, buffers and child modules. What it can do beyond
+`forward` is a walk over these registers:
 
     parameters, buffers, modules      its own register, then those of its children, and so on down
     state_dict, load_state_dict       the same walk, with the names joined by dots: "0.weight"
     train, apply, to, zero_grad       the same walk, with something done at every step
 
-1. Parameter   2. The register   3. Calling   4. Walking   5. Changing   6. State   7. Printing
+1. Calling   2. Walking   3. Changing   4. State   5. Printing
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from ..dtype import as_dtype, float32, float64
 from ..notebook import module_html
 from ..tensor import RemovableHandle, Tensor, touch
+from .parameter import Parameter
+from .register import BUFFER, MODULE, PARAMETER, TRANSIENT, Register
+from .state import _IncompatibleKeys, cast, incoming
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Module", "Parameter"]
+__all__ = ["Module"]
 
 Array = np.ndarray[Any, Any]
 T = TypeVar("T")
-
-# -- 1. Parameter ----------------------------------------------------------------------------------------------------------------------
-
-
-class Parameter(Tensor):
-    """A Tensor that a Module registers as its own when it becomes an attribute; results of ops on it are plain Tensors.
-
-    Args:
-        data: the Tensor (or NumPy array) whose memory it shares; None for an empty one.
-        requires_grad: whether gradients are carried to it; True by default, under no_grad as well.
-    Raises:
-        TypeError: data is neither a Tensor nor an array.
-        RuntimeError: it is to require gradients and is not floating point.
-
-    Example:
-        >>> import tinygrad_norm as tg
-        >>> tg.nn.Parameter(tg.ones(2))
-        Parameter containing:
-        tensor([1., 1.], requires_grad=True)
-    """
-
-    __slots__ = ()
-
-    def __init__(self, data: Tensor | Array | None = None, requires_grad: bool = True) -> None:
-        source = Tensor(np.empty(0, np.float32)) if data is None else Tensor(data) if type(data) is np.ndarray else data
-        if not isinstance(source, Tensor):
-            raise TypeError(f"Parameter(...) takes a Tensor or a NumPy array; got {_typename(data)}: make one with tensor(...) first")
-        if requires_grad and not source.dtype.is_floating_point:
-            raise RuntimeError(f"Only Tensors of floating point dtype can require gradients; got {source.dtype}: pass requires_grad=False")
-        super().__init__(source._data.view(), requires_grad)
-        self._writes = source._writes  # one memory, one count of its writes
-
-    def __repr__(self) -> str:
-        return "Parameter containing:\n" + super().__repr__()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Parameter:
-        out = type(self)(self._data.copy(order="K"), self.requires_grad)  # as in torch, its gradient is not copied
-        memo[id(self)] = out
-        return out
-
-
-# -- 2. The register -------------------------------------------------------------------------------------------------------------------
-
-# What an attribute can be registered as. A transient buffer is one that state_dict leaves out.
-PARAMETER, BUFFER, TRANSIENT, MODULE = "parameter", "buffer", "transient buffer", "module"
 _NOTHING: Any = object()
 
 
-class Module:
+class Module(Register):
     """The base of all layers and models: call super().__init__(), assign layers and Parameters, define forward.
 
     Two things differ from torch on purpose: `load_state_dict` changes nothing when it raises; and `_parameters`, `_buffers` and
@@ -102,156 +58,18 @@ class Module:
     """
 
     training: bool
-    _registry: dict[str, str]  # name of an attribute → what it is registered as; the order is that of registration
     _hooks: OrderedDict[int, Any]  # number of a handle → (hook, whether it comes before forward, whether it sees keyword arguments)
 
     def __init__(self) -> None:
-        # Module never asks for its own __dict__ on the way to a forward: where none was made, CPython finds attributes faster.
+        super().__init__()
         object.__setattr__(self, "training", True)
-        object.__setattr__(self, "_registry", {})
         object.__setattr__(self, "_hooks", OrderedDict())
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        registry = getattr(self, "_registry", None)
-        known = None if registry is None else registry.get(name)
-        if isinstance(value, Parameter):
-            kind = PARAMETER
-        elif isinstance(value, Module) and known != PARAMETER:
-            kind = MODULE
-        else:
-            if known is None or value is None or (known in (BUFFER, TRANSIENT) and isinstance(value, Tensor)):
-                object.__setattr__(self, name, value)
-            else:
-                place, wanted = _PLACES[known]
-                raise TypeError(f"cannot assign '{_typename(value)}' as {place} '{name}' ({wanted} or None expected)")
-            return
-        if registry is None:
-            what = "parameters" if kind == PARAMETER else "module"
-            raise AttributeError(f"cannot assign {what} before Module.__init__() call: call super().__init__() first")
-        _check_name(kind, name)
-        if hasattr(type(self), name):
-            raise KeyError(f"attribute '{name}' already exists")
-        self._register(kind, name, value)
-
-    def __delattr__(self, name: str) -> None:
-        object.__delattr__(self, name)
-        self._registry.pop(name, None)
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self.__dict__.update(_registry=self._registry.copy(), _hooks=self._hooks.copy())  # a shallow copy must not register in the original
 
-    def register_parameter(self, name: str, param: Parameter | None) -> None:
-        """Adds a parameter under this name; None keeps the name without a value.
-
-        Raises:
-            TypeError: param is no Parameter, or name no string. KeyError: the name is taken, empty, or has a dot.
-            ValueError: param is the result of an op. AttributeError: Module.__init__() was not called.
-        """
-        self._check_free(PARAMETER, name)
-        if param is not None and not isinstance(param, Parameter):
-            raise TypeError(f"cannot assign '{_typename(param)}' object to parameter '{name}' (nn.Parameter or None required)")
-        self._register(PARAMETER, name, param)
-
-    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
-        """Adds a buffer: a Tensor that belongs to the module's state and is not trained, as a running mean.
-
-        Args:
-            name: of the attribute.
-            tensor: its value; None keeps the name without one.
-            persistent: whether state_dict has it.
-        Raises:
-            TypeError: tensor is no Tensor, or name no string. KeyError: the name is taken, empty, or has a dot.
-            AttributeError: Module.__init__() was not called.
-        """
-        self._check_free(BUFFER, name)
-        if tensor is not None and not isinstance(tensor, Tensor):
-            raise TypeError(f"cannot assign '{_typename(tensor)}' object to buffer '{name}' (Tensor or None required)")
-        self._register(BUFFER if persistent else TRANSIENT, name, tensor)
-
-    def add_module(self, name: str, module: Module | None) -> None:
-        """Adds a child module under this name; None keeps the name without one.
-
-        Raises:
-            TypeError: module is no Module, or name no string. KeyError: the name is taken, empty, or has a dot.
-        """
-        if module is not None and not isinstance(module, Module):
-            raise TypeError(f"{_typename(module)} is not a Module subclass")
-        self._check_free(MODULE, name)
-        self._register(MODULE, name, module)
-
-    def register_module(self, name: str, module: Module | None) -> None:
-        """The same as add_module."""
-        self.add_module(name, module)
-
-    def _check_free(self, kind: str, name: Any) -> None:
-        """That `name` can be registered as `kind`: it is a name, and no other attribute has it."""
-        if not hasattr(self, "_registry"):
-            raise AttributeError(f"cannot assign {kind} before Module.__init__() call: call super().__init__() first")
-        _check_name(kind, name)
-        known = self._registry.get(name)
-        if hasattr(self, name) and (BUFFER if known == TRANSIENT else known) != kind:
-            raise KeyError(f"attribute '{name}' already exists")
-
-    def _register(self, kind: str, name: str, value: Any) -> None:
-        """The one place where attributes are registered; nothing has changed when it raises."""
-        if kind == PARAMETER and value is not None and not value.is_leaf:
-            raise ValueError(
-                f"Cannot assign non-leaf Tensor to parameter '{name}'. Model parameters must be created explicitly. "
-                f"To express '{name}' as a function of another Tensor, compute the value in the forward() method."
-            )
-        known = self._registry.get(name)
-        if known != kind and {known, kind} != {BUFFER, TRANSIENT}:
-            self._registry.pop(name, None)  # what changes its kind comes last, like a new name
-        self._registry[name] = kind
-        object.__setattr__(self, name, value)
-
-    def _registered(self, *kinds: str) -> Iterator[tuple[str, Any]]:
-        return ((name, getattr(self, name)) for name, kind in self._registry.items() if kind in kinds)
-
-    @property
-    def _parameters(self) -> Mapping[str, Parameter | None]:
-        return MappingProxyType(dict(self._registered(PARAMETER)))
-
-    @property
-    def _buffers(self) -> Mapping[str, Tensor | None]:
-        return MappingProxyType(dict(self._registered(BUFFER, TRANSIENT)))
-
-    @property
-    def _modules(self) -> Mapping[str, Module | None]:
-        return MappingProxyType(dict(self._registered(MODULE)))
-
-    def get_submodule(self, target: str) -> Module:
-        """The module at a path of names joined by dots; "" is the module itself.
-
-        Raises:
-            AttributeError: a name is not there, or is no module.
-
-        Example:
-            >>> from tinygrad_norm import nn
-            >>> nn.Sequential(nn.Linear(1, 2), nn.ReLU()).get_submodule("1")
-            ReLU()
-        """
-        module: Module = self
-        for name in target.split(".") if target else ():
-            module = _attribute(module, name, Module, "an nn.Module")
-        return module
-
-    def get_parameter(self, target: str) -> Parameter:
-        """The parameter at a path of names joined by dots, as "0.weight"; AttributeError where there is none."""
-        path, _, name = target.rpartition(".")
-        return _attribute(self.get_submodule(path), name, Parameter, "an nn.Parameter")
-
-    def get_buffer(self, target: str) -> Tensor:
-        """The buffer at a path of names joined by dots, as "1.running_mean"; AttributeError where there is none."""
-        path, _, name = target.rpartition(".")
-        module = self.get_submodule(path)
-        found = _attribute(module, name, Tensor, "a buffer")
-        if module._registry.get(name) not in (BUFFER, TRANSIENT):
-            raise AttributeError(f"`{name}` is not a buffer")
-        return found
-
-    # -- 3. Calling --------------------------------------------------------------------------------------------------------------------
+    # -- 1. Calling --------------------------------------------------------------------------------------------------------------------
 
     def _forward_is_missing(self, *input: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
@@ -328,7 +146,7 @@ class Module:
         """
         return self._add_hook(hook, False, prepend, with_kwargs)
 
-    # -- 4. Walking --------------------------------------------------------------------------------------------------------------------
+    # -- 2. Walking --------------------------------------------------------------------------------------------------------------------
 
     def named_modules(self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
         """This module and all below it with their paths, parents before children.
@@ -397,7 +215,37 @@ class Module:
         """The buffers, each once."""
         return (buffer for _, buffer in self.named_buffers(recurse=recurse))
 
-    # -- 5. Changing -------------------------------------------------------------------------------------------------------------------
+    def get_submodule(self, target: str) -> Module:
+        """The module at a path of names joined by dots; "" is the module itself.
+
+        Raises:
+            AttributeError: a name is not there, or is no module.
+
+        Example:
+            >>> from tinygrad_norm import nn
+            >>> nn.Sequential(nn.Linear(1, 2), nn.ReLU()).get_submodule("1")
+            ReLU()
+        """
+        module: Module = self
+        for name in target.split(".") if target else ():
+            module = _attribute(module, name, Module, "an nn.Module")
+        return module
+
+    def get_parameter(self, target: str) -> Parameter:
+        """The parameter at a path of names joined by dots, as "0.weight"; AttributeError where there is none."""
+        path, _, name = target.rpartition(".")
+        return _attribute(self.get_submodule(path), name, Parameter, "an nn.Parameter")
+
+    def get_buffer(self, target: str) -> Tensor:
+        """The buffer at a path of names joined by dots, as "1.running_mean"; AttributeError where there is none."""
+        path, _, name = target.rpartition(".")
+        module = self.get_submodule(path)
+        found = _attribute(module, name, Tensor, "a buffer")
+        if module._registry.get(name) not in (BUFFER, TRANSIENT):
+            raise AttributeError(f"`{name}` is not a buffer")
+        return found
+
+    # -- 3. Changing -------------------------------------------------------------------------------------------------------------------
 
     def apply(self, fn: Callable[[Module], Any]) -> Self:
         """Calls fn on every module below and then on this one; returns itself.
@@ -484,13 +332,13 @@ class Module:
             for name, value in module._registered(PARAMETER, BUFFER, TRANSIENT):
                 if value is None or not value.dtype.is_floating_point or value.dtype is wanted:
                     continue
-                converted = Tensor(_cast(value._data, wanted.numpy))
+                converted = Tensor(cast(value._data, wanted.numpy))
                 if not isinstance(value, Parameter):
                     object.__setattr__(module, name, converted)
                     continue
                 value.data = converted
                 if value._grad is not None:
-                    value._grad.data = Tensor(_cast(value._grad._data, wanted.numpy))
+                    value._grad.data = Tensor(cast(value._grad._data, wanted.numpy))
         return self
 
     def cpu(self) -> Self:
@@ -505,7 +353,7 @@ class Module:
         """The same as to(float64)."""
         return self.to(float64)
 
-    # -- 6. State ----------------------------------------------------------------------------------------------------------------------
+    # -- 4. State ----------------------------------------------------------------------------------------------------------------------
 
     def state_dict(self, *, prefix: str = "", keep_vars: bool = False) -> OrderedDict[str, Tensor]:
         """All parameters and persistent buffers by path: what is saved and loaded.
@@ -581,7 +429,7 @@ class Module:
                 missing.append(key)
                 continue
             try:
-                plan.append((target, _incoming(key, state[key], target)))
+                plan.append((target, incoming(key, state[key], target)))
             except ValueError as error:
                 errors.append(str(error))
         children = dict(self._registered(MODULE))
@@ -594,7 +442,7 @@ class Module:
             if child is not None:
                 child._plan_load(state, f"{prefix}{name}.", plan, missing, unexpected, errors)
 
-    # -- 7. Printing -------------------------------------------------------------------------------------------------------------------
+    # -- 5. Printing -------------------------------------------------------------------------------------------------------------------
 
     def _get_name(self) -> str:
         return type(self).__name__
@@ -619,83 +467,11 @@ class Module:
         return sorted(name for name in super().__dir__() if not name[0].isdigit())  # Sequential's "0" is no Python name
 
 
-_PLACES = {
-    PARAMETER: ("parameter", "nn.Parameter"),
-    MODULE: ("child module", "nn.Module"),
-    BUFFER: ("buffer", "Tensor"),
-    TRANSIENT: ("buffer", "Tensor"),
-}
-
-
-def _check_name(kind: str, name: Any) -> None:
-    if not isinstance(name, str):
-        raise TypeError(f"{kind} name should be a string. Got {_typename(name)}")
-    if "." in name:
-        raise KeyError(f'{kind} name can\'t contain ".", got: {name}')
-    if name == "":
-        raise KeyError(f'{kind} name can\'t be empty string ""')
-
-
-class _Keys(NamedTuple):
-    missing_keys: list[str]
-    unexpected_keys: list[str]
-
-
-class _IncompatibleKeys(_Keys):
-    """What load_state_dict returns."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return super().__repr__() if self.missing_keys or self.unexpected_keys else "<All keys matched successfully>"
-
-
-def _incoming(key: str, value: Any, target: Tensor) -> Array:
-    """A copy of the value in the target's shape and element type; ValueError says in torch's words why there is none.
-
-    A copy, because the value may be a view of this or another parameter of the same model, which is about to be written.
-    """
-    if not isinstance(value, Tensor) and not hasattr(value, "__array__"):
-        raise ValueError(
-            f'While copying the parameter named "{key}", expected torch.Tensor or Tensor-like object from checkpoint but received {type(value)}'
-        )
-    try:
-        array = value._data if isinstance(value, Tensor) else np.asarray(value)
-        if array.dtype.kind not in "fiub":
-            raise TypeError(f"elements of type {array.dtype} are no real numbers")
-        if not target._data.flags.writeable:
-            raise TypeError("the model's own array cannot be written")
-        copy = _cast(array, target._data.dtype)
-    except Exception as error:  # whatever __array__ raises: a torch tensor that requires gradients, bfloat16
-        raise ValueError(
-            f'While copying the parameter named "{key}", whose dimensions in the model are {target.shape}, an exception occurred : {error}'
-        ) from error
-    if target._data.ndim == 0 and copy.shape == (1,):
-        copy = copy[0:1].reshape(())  # scalars were saved with one axis once
-    if copy.shape != target._data.shape:
-        raise ValueError(
-            f"size mismatch for {key}: copying a param with shape torch.Size({list(copy.shape)}) from checkpoint, "
-            f"the shape in current model is {target.shape}."
-        )
-    return copy
-
-
-def _cast(array: Array, kind: np.dtype[Any]) -> Array:
-    with np.errstate(all="ignore"):  # what is beyond the range of float32 becomes inf, without a warning, as in torch
-        return array.astype(kind)
-
-
 def _attribute(module: Module, name: str, wanted: type[T], what: str) -> T:
     found = getattr(module, name, _NOTHING)
     if isinstance(found, wanted):
         return found
     raise AttributeError(f"{type(module).__name__} has no attribute `{name}`" if found is _NOTHING else f"`{name}` is not {what}")
-
-
-def _typename(value: Any) -> str:
-    """The name of its type, with the module that it is from."""
-    kind = type(value)
-    return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def indented(text: str) -> str:

@@ -38,7 +38,8 @@ from . import init
 from .activation import relu
 from .layer_norm import LayerNorm
 from .linear import linear
-from .module import Module, Parameter
+from .module import Module
+from .parameter import Parameter
 from .softmax import exp, is_double
 
 __all__ = ["LSTMCell", "LayerNormLSTMCell", "RNNCell", "layer_norm_lstm_cell", "lstm_cell", "rnn_relu_cell", "rnn_tanh_cell"]

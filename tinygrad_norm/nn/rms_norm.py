@@ -30,7 +30,8 @@ from ..ops.operands import as_array
 from ..tensor import Tensor
 from . import init
 from .layer_norm import as_rows, check_eps, check_lengths, check_normalized, shape_argument
-from .module import Module, Parameter
+from .module import Module
+from .parameter import Parameter
 
 Array = np.ndarray[Any, Any]
 

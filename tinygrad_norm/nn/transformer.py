@@ -37,7 +37,8 @@ from .containers import ModuleList
 from .dropout import Dropout, check_probability, dropout
 from .layer_norm import LayerNorm
 from .linear import Linear, linear
-from .module import Module, Parameter
+from .module import Module
+from .parameter import Parameter
 from .softmax import softmax
 
 __all__ = ["MultiheadAttention", "TransformerEncoder", "TransformerEncoderLayer", "causal_mask"]
