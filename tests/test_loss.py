@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import tinygrad_norm as tg
 from tinygrad_norm.nn import functional as F
-from tinygrad_norm.nn.loss import cross_entropy_backward, cross_entropy_forward
+from tinygrad_norm.nn.cross_entropy import cross_entropy_backward, cross_entropy_forward
 from tinygrad_norm.nn.softmax import is_double
 
 Array = np.ndarray[Any, Any]

@@ -28,6 +28,7 @@ FLOORS = [
     {"nn.layer_norm"},
     {"nn.rms_norm", "nn.group_norm", "nn.batch_norm", "nn.layer_norm_variants", "nn.transformer"},
     {"nn.instance_norm", "nn.masked_norm"},
+    {"nn.cross_entropy"},
     {"nn.loss", "nn.recurrent", "nn.sequences"},
     {"nn.functional"},
     {"nn"},

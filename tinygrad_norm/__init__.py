@@ -12,7 +12,7 @@ Names and behaviour are torch's; the same seed gives the same numbers. In readin
     nn/softmax.py            softmax and its logarithm
     nn/layer_norm.py         layer normalization: formula, derivation, reference, kernel, second derivative, class
     nn/batch_norm.py         the same over the batch, and its memory
-    nn/loss.py               cross-entropy
+    nn/cross_entropy.py      cross-entropy, with the softmax inside
     nn/attention.py          attention and its backward; with dropout, embedding and transformer beside it
     kernel.py                how a loop nest becomes a kernel, and what was measured
     optim/, data.py          what a training loop needs besides

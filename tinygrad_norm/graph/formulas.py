@@ -102,13 +102,13 @@ FORMULAS: dict[str, Formula] = {
         "of dy: γ·Ju + a·x̂ + b  (10);  of γ: Σ dy·Ju  (11);  of x: Jq − rstd·x̂·mean(u·dx)  (12);  u, a, b come in for dx, dγ, dβ",
     ),
     "BatchNormEval": Formula("y = γ·x̂ + β with the running statistics", "dx = g·γ·rstd,  dweight = Σ g·x̂,  dbias = Σ g   (13)"),
-    # nn/loss
+    # nn/cross_entropy, nn/loss
     "CrossEntropyFunction": Formula(
         "y = Σ q·ℓ,  ℓ = −ln softmax(x)   (1, 2)", "dx = g·(softmax(x)·Σq − q)   (5), divided by the weight of the batch for a mean"
     ),
     "CrossEntropyBackward": Formula("dx of dy and x   (5)", "of dy: Σ v·(p·Σq − q)  (6);  of x: dy·Σq·p·(v − Σ p·v)  (7);  v comes in for dx, p = softmax(x)"),
     "NLLLossFunction": Formula("y = −w[target]·x[target]", "dx = zeros, with −g·w at target, divided by the weight of the batch for a mean"),
-    "MSELossFunction": Formula("y = (x − target)²", "dx = 2(x − target)·g,  dtarget = −dx   (8), divided by the number of elements for a mean"),
+    "MSELossFunction": Formula("y = (x − target)²", "dx = 2(x − target)·g,  dtarget = −dx   (1), divided by the number of elements for a mean"),
     # nn/rms_norm, nn/group_norm, nn/masked_norm
     "RMSNormFunction": Formula(
         "y = γ·x̂,  x̂ = x·r,  r = (mean(x²) + eps)^(−½),  in each row   (1–3)",

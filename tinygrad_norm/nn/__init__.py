@@ -1,10 +1,11 @@
-"""Layers, one room a family: linear, activation, softmax, loss; layer_norm, batch_norm and the other norms; dropout, embedding,
-attention, transformer; recurrent, sequences. module and containers hold them, init fills them."""
+"""Layers, one room a family: linear, activation, softmax, cross_entropy, loss; layer_norm, batch_norm and the other norms; dropout,
+embedding, attention, transformer; recurrent, sequences. module (on parameter, register and state) and containers hold them, init fills them."""
 
 from . import functional, init, utils
 from .activation import GELU, ReLU, Sigmoid, SiLU, Tanh
 from .batch_norm import BatchNorm1d
 from .containers import Flatten, Identity, ModuleDict, ModuleList, Sequential
+from .cross_entropy import CrossEntropyLoss
 from .dropout import Dropout
 from .embedding import Embedding, LearnedPositions, SinusoidalPositions
 from .group_norm import GroupNorm
@@ -12,7 +13,7 @@ from .instance_norm import InstanceNorm1d
 from .layer_norm import LayerNorm
 from .layer_norm_variants import LayerNormalization, UnbiasedLayerNorm
 from .linear import Linear
-from .loss import CrossEntropyLoss, MSELoss, NLLLoss
+from .loss import MSELoss, NLLLoss
 from .masked_norm import MaskedBatchNorm1d, MaskedLayerNorm
 from .module import Module
 from .parameter import Parameter

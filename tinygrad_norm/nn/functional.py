@@ -5,6 +5,7 @@ from ..ops.unary import sigmoid, tanh
 from .activation import gelu, relu, silu
 from .attention import scaled_dot_product_attention
 from .batch_norm import batch_norm
+from .cross_entropy import cross_entropy
 from .dropout import dropout
 from .embedding import embedding
 from .group_norm import group_norm
@@ -12,7 +13,7 @@ from .instance_norm import instance_norm
 from .layer_norm import layer_norm
 from .layer_norm_variants import layer_normalization, unbiased_layer_norm
 from .linear import linear
-from .loss import cross_entropy, mse_loss, nll_loss
+from .loss import mse_loss, nll_loss
 from .masked_norm import masked_batch_norm, masked_layer_norm
 from .rms_norm import rms_norm
 from .softmax import log_softmax, softmax

@@ -1,274 +1,30 @@
-"""Losses: cross-entropy (with the softmax inside), negative log-likelihood, squared error.
+"""Losses without a kernel: negative log-likelihood and squared error. Cross-entropy has a room of its own, cross_entropy.py.
 
-Cross-entropy of the logits x of one row, C classes, with a target distribution q over them:
-
-    m = maxₖ xₖ,   s = Σₖ e^(xₖ − m),   ℓₖ = −ln softmax(x)ₖ = ln s − (xₖ − m)                        (1)
-    loss = Σₖ qₖ ℓₖ                                                                                  (2)
-
-A target class t is q = o, one-hot at t, and the loss is ℓₜ. Class weights w and label smoothing ε (Szegedy et al. 2016,
-arXiv:1512.00567, sec. 7) change only q:
-
-    qₖ = (1 − ε) wₜ oₖ + (ε/C) wₖ                                                                    (3)
-
-and the mean over rows divides by W = Σ_rows wₜ, which is their number N where there are no weights. Rows whose target is `ignore_index`
-count neither above nor below.
-
-Softmax and logarithm are one op here. Apart they would lose: ln of an underflowed softmax is −inf, where (1) is exact at logits of 10⁴;
-and the two Jacobians, multiplied out, leave almost nothing to compute (5).
-
-    1. Forward   2. Backward   3. On the graph, and the second derivative   4. Negative log-likelihood   5. Squared error   6. For users
+    1. Negative log-likelihood   2. Squared error   3. For users
 """
 
 from __future__ import annotations
 
 import warnings
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ..function import Function
-from ..grad_mode import is_grad_enabled
-from ..kernel import device, kernel, prange, ready
 from ..ops.indexing import Put
 from ..ops.operands import broadcast_shape, check_tensor, constant, operands, sum_to
 from ..tensor import Tensor
+from .cross_entropy import check_classes, check_options, out_of_bounds
 from .module import Module
-from .softmax import EXP_WORK, exp, is_double, largest, log_softmax, rows_along, rows_back
 
-__all__ = ["CrossEntropyLoss", "MSELoss", "NLLLoss", "cross_entropy", "mse_loss", "nll_loss"]
+__all__ = ["MSELoss", "NLLLoss", "mse_loss", "nll_loss"]
 
 Array = np.ndarray[Any, Any]
 
-# -- 1. Forward -----------------------------------------------------------------------------------------------------------------------
+# -- 1. Negative log-likelihood ---------------------------------------------------------------------------------------------------------
 #
-# On the rows of x (N, C) and target (N). `stats` keeps m and 1/s of each row, from which the backward has the softmax back without a sum.
-# weight and smoothing are None where there are none: numba settles an `is None` by the argument's type, so the plain case is compiled
-# without them. A target out of bounds is only counted; nothing has been changed when the caller raises.
-
-
-def distribution(target: Array, weight: Array | None, smoothing: float | None, ignore: int, like: Array) -> tuple[Array, Array]:
-    """Equation (3): q (N, C), zero in ignored rows; and which rows are kept (N, 1)."""
-    kept = (target != ignore)[:, None]
-    w = np.ones(like.shape[1], like.dtype) if weight is None else weight
-    q = np.zeros_like(like)
-    rows = np.flatnonzero(kept)
-    q[rows, target[rows]] = w[target[rows]]
-    if smoothing is not None:
-        q = ((1 - smoothing) * q + kept * (smoothing / max(like.shape[1], 1) * w)).astype(like.dtype)
-    return q, kept
-
-
-def cross_entropy_forward_reference(
-    x: Array, target: Array, weight: Array | None, smoothing: float | None, ignore: int, double: bool | None, losses: Array, stats: Array
-) -> tuple[int, float, float, float]:
-    """Equations (1) to (3): fills losses and stats; how many targets are out of bounds, W, the sum of losses, their mean."""
-    kept = target != ignore
-    bad = int((kept & ((target < 0) | (target >= x.shape[1]))).sum())
-    if bad:
-        return bad, 0.0, 0.0, 0.0
-    q, _ = distribution(target, weight, smoothing, ignore, x)
-    with np.errstate(all="ignore"):
-        m = x.max(axis=1, keepdims=True, initial=-np.inf)
-        s = np.exp(x - m).sum(axis=1, keepdims=True)
-        ell = np.log(s) - (x - m)
-        at = np.arange(x.shape[1]) == target[:, None]
-        counts = kept[:, None] & (at if smoothing is None else True)  # elsewhere q is 0, and 0·inf must not come in
-        losses[:] = np.where(counts, q * ell, 0).sum(axis=1)
-        stats[:] = np.where(kept[:, None], np.concatenate([m, 1 / s], axis=1), 0)
-        total = np.float64(losses.sum(dtype=np.float64))
-        norm = np.float64(kept.sum() if weight is None else weight[target[kept]].sum(dtype=np.float64))
-        return bad, float(norm), float(total), float(total / norm)
-
-
-@device
-def cost(x, m, log_s):  # type: ignore[no-untyped-def]
-    """ℓ of one class, (1), in this order: (ln s + m) − x would lose ln s at logits of 10⁴. To be added: LLVM reorders what is subtracted."""
-    return log_s - (x - m)
-
-
-@kernel(reference=cross_entropy_forward_reference)
-def cross_entropy_forward(x, target, weight, smoothing, ignore, double, losses, stats):  # type: ignore[no-untyped-def]
-    rows, classes = x.shape
-    zero, one = x.dtype.type(0), x.dtype.type(1)
-    bad = 0
-    for n in prange(rows):
-        t = target[n]
-        losses[n], stats[n, 0], stats[n, 1] = zero, zero, zero
-        if t != ignore:
-            if t < 0 or t >= classes:
-                bad += 1
-            else:
-                m = largest(x, n, double)
-                s = zero
-                for k in range(classes):
-                    s += exp(x[n, k] - m, double)
-                log_s = np.log(s)
-                loss = cost(x[n, t], m, log_s)  # (1), (2)
-                if weight is not None:
-                    loss *= weight[t]
-                if smoothing is not None:
-                    rest = zero
-                    for k in range(classes):
-                        rest += (one if weight is None else weight[k]) * cost(x[n, k], m, log_s)
-                    loss = x.dtype.type(1 - smoothing) * loss + x.dtype.type(smoothing / classes) * rest  # (3)
-                losses[n], stats[n, 0], stats[n, 1] = loss, m, one / s
-    total, norm = 0.0, 0.0
-    if bad == 0:
-        for n in range(rows):
-            total += losses[n]
-            if target[n] != ignore:
-                norm += one if weight is None else weight[target[n]]
-    return bad, norm, total, total / norm
-
-
-# -- 2. Backward ----------------------------------------------------------------------------------------------------------------------
-#
-# With p the softmax of the row, ∂(ln s + m)/∂xⱼ = pⱼ (m drops out: adding a number to a row changes no softmax), so from (1)
-#
-#     ∂ℓₖ/∂xⱼ = pⱼ − δₖⱼ                                                                              (4)
-#
-# and from (2), with Q = Σₖ qₖ and u the gradient that comes from above to this row, divided by W for a mean,
-#
-#     dxⱼ = u Σₖ qₖ (pⱼ − δₖⱼ) = u (Q pⱼ − qⱼ)                                                        (5)
-#
-# For a plain class target q = o and Q = 1:   dx = u (p − o), with u = dy/N for the mean. Each row of dx sums to 0.
-
-
-def cross_entropy_backward_reference(
-    dy: Array,
-    x: Array,
-    target: Array,
-    weight: Array | None,
-    smoothing: float | None,
-    ignore: int,
-    norm: float,
-    double: bool | None,
-    stats: Array,
-    dx: Array,
-) -> None:
-    """Equation (5) on the rows of x; dy has one element, or one a row."""
-    q, kept = distribution(target, weight, smoothing, ignore, x)
-    with np.errstate(all="ignore"):
-        u = (dy[:, None] / np.float64(norm)).astype(x.dtype)
-        p = np.exp(x - stats[:, 0:1]) * stats[:, 1:2]
-        dx[:] = np.where(kept, u * (q.sum(axis=1, keepdims=True) * p - q), 0)
-
-
-@kernel(reference=cross_entropy_backward_reference)
-def cross_entropy_backward(dy, x, target, weight, smoothing, ignore, norm, double, stats, dx):  # type: ignore[no-untyped-def]
-    rows, classes = x.shape
-    zero, one = x.dtype.type(0), x.dtype.type(1)
-    stride = 1 if len(dy) > 1 else 0
-    spread = zero  # what smoothing adds to Q
-    if smoothing is not None:
-        for k in range(classes):
-            spread += x.dtype.type(smoothing / classes) * (one if weight is None else weight[k])
-    for n in prange(rows):
-        t = target[n]
-        if t == ignore:
-            for k in range(classes):
-                dx[n, k] = zero
-        else:
-            u = x.dtype.type(dy[n * stride] / norm)
-            hit = u  # u·(q's part at t)
-            if weight is not None:
-                hit *= weight[t]
-            if smoothing is not None:
-                hit *= x.dtype.type(1 - smoothing)
-            m = stats[n, 0]
-            scale = (hit + u * spread) * stats[n, 1]  # u Q/s
-            for k in range(classes):
-                dx[n, k] = scale * exp(x[n, k] - m, double)  # (5), u Q p
-            dx[n, t] -= hit  # (5), −u q
-            if smoothing is not None:
-                off = u * x.dtype.type(smoothing / classes)
-                for k in range(classes):
-                    dx[n, k] -= off * (one if weight is None else weight[k])
-
-
-# -- 3. On the graph, and the second derivative -----------------------------------------------------------------------------------------
-#
-# The backward is an op of its own: dx as a function of dy and x. Let v be the gradient of its output dx. From (5), for one row,
-#
-#     gradient of dy:  1/W Σⱼ vⱼ (Q pⱼ − qⱼ)           (summed over the rows where dy is one number)          (6)
-#
-# and since ∂pⱼ/∂xᵢ = pⱼ (δᵢⱼ − pᵢ), and q is constant,
-#
-#     gradient of x:   Σⱼ vⱼ u Q pⱼ (δᵢⱼ − pᵢ) = u Q pᵢ (vᵢ − Σⱼ pⱼ vⱼ)                                       (7)
-#
-# (7) is the Hessian, u Q (diag p − p pᵀ), times v. vᵀ times that is u Q times the variance of v under p, which is never negative:
-# cross-entropy is convex in its logits.
-
-
-class Target(NamedTuple):
-    """What a loss is measured against, as kernels take it: copies, so that the caller may change its own before the backward."""
-
-    labels: Array  # (rows)
-    weight: Array | None  # (C)
-    smoothing: float | None
-    ignore: int
-
-
-class CrossEntropyFunction(Function):
-    """The loss of logits against a target: (1) to (3)."""
-
-    name = "NllLossBackward0"
-    fresh_gradients = True
-
-    def forward(self, x: Array, *, target: Target, reduction: str, shape: tuple[int, ...]) -> Array:
-        rows = rows_along(x, 1 if x.ndim > 1 else 0)
-        losses, stats = np.empty(len(rows), x.dtype), np.empty((len(rows), 2), x.dtype)
-        bad, norm, total, mean = cross_entropy_forward(EXP_WORK * x.size, rows, *target, is_double(x), losses, stats)
-        if bad:
-            raise _out_of_bounds(target.labels, rows.shape[1], target.ignore)
-        self.target, self.stats = target, stats
-        self.norm = norm if reduction == "mean" else 1.0
-        self.save_for_backward(x)
-        if x.ndim > 2:
-            self.name = "NllLoss2DBackward0"
-        if reduction == "none":
-            return losses.reshape(shape)
-        return np.array(mean if reduction == "mean" else total, x.dtype)
-
-    def backward(self, dy: Any) -> Any:
-        (x,) = self.saved_tensors
-        return CrossEntropyBackward.on(dy, x, target=self.target, stats=self.stats, norm=self.norm)
-
-
-class CrossEntropyBackward(Function):
-    """dx of dy and x, by (5); its own gradient, the second derivative, is (6) and (7)."""
-
-    name = "NllLossBackwardBackward0"
-    once_differentiable = True
-
-    def forward(self, dy: Array, x: Array, *, target: Target, stats: Array, norm: float) -> Array:
-        self.save_for_backward(dy, x)
-        self.target, self.stats, self.norm = target, stats, norm
-        axis = 1 if x.ndim > 1 else 0
-        rows = rows_along(x, axis)
-        dx = np.empty(rows.shape, x.dtype)
-        cross_entropy_backward(EXP_WORK * x.size, ready(dy).reshape(-1), rows, *target, norm, is_double(x), stats, dx)
-        return rows_back(dx, x.shape, axis)
-
-    def backward(self, v: Array) -> Any:
-        dy, x = self.saved_tensors
-        axis = 1 if x.ndim > 1 else 0
-        rows, v = rows_along(x, axis), rows_along(v, axis)
-        q, kept = distribution(*self.target, rows)
-        whole = q.sum(axis=1, keepdims=True)  # Q (N, 1)
-        norm = np.float64(self.norm)
-        with np.errstate(all="ignore"):
-            u = dy.reshape(-1, 1) / norm  # (N, 1), or (1, 1) where all rows were summed
-            p = np.where(kept, np.exp(rows - self.stats[:, 0:1]) * self.stats[:, 1:2], 0)
-            gradient_dy = (v * (whole * p - q)).sum(axis=1) / norm  # (6)
-            gradient_x = np.where(kept, u * whole * p * (v - (p * v).sum(axis=1, keepdims=True)), 0)  # (7)
-        return (gradient_dy if dy.size == len(rows) else gradient_dy.sum()).reshape(dy.shape), rows_back(gradient_x, x.shape, axis)
-
-
-# -- 4. Negative log-likelihood ---------------------------------------------------------------------------------------------------------
-#
-# The same without the softmax: the input is ln p already, y = −Σ wₜ xₜ (/ W). It is linear in x, so the gradient is a constant put at the
-# place that was picked, and the second derivative is 0.
+# Cross-entropy without the softmax: the input is ln p already, y = −Σ wₜ xₜ (/ W). It is linear in x, so the gradient is a constant put at
+# the place that was picked, and the second derivative is 0.
 
 
 class NLLLossFunction(Function):
@@ -283,7 +39,7 @@ class NLLLossFunction(Function):
         target = target.reshape(()) if x.ndim == 1 else target
         kept = target != ignore
         if (kept & ((target < 0) | (target >= classes))).any():
-            raise _out_of_bounds(target.reshape(-1), classes, ignore)
+            raise out_of_bounds(target.reshape(-1), classes, ignore)
         label = np.where(kept, target, 0)
         places = np.indices(target.shape, sparse=True)
         self.shape = x.shape
@@ -304,15 +60,15 @@ class NLLLossFunction(Function):
         return Put.on(dy * constant(self.slope, dy), shape=self.shape, key=self.key), None, None
 
 
-# -- 5. Squared error -------------------------------------------------------------------------------------------------------------------
+# -- 2. Squared error -------------------------------------------------------------------------------------------------------------------
 #
-#     y = (x − t)²,   dx = 2 (x − t) dy,   dt = −dx,   both divided by the number of elements for a mean                              (8)
+#     y = (x − t)²,   dx = 2 (x − t) dy,   dt = −dx,   both divided by the number of elements for a mean                              (1)
 #
 # NumPy's own loops are all it needs, and formulas in operators have derivatives of every order.
 
 
 class MSELossFunction(Function):
-    """(x − t)², reduced, by (8)."""
+    """(x − t)², reduced, by (1)."""
 
     name = "MseLossBackward0"
 
@@ -328,91 +84,12 @@ class MSELossFunction(Function):
 
     def backward(self, dy: Any) -> Any:
         x, target = self.saved_tensors
-        dx = dy * ((x - target) * self.scale)  # (8)
+        dx = dy * ((x - target) * self.scale)  # (1)
         need_x, need_target = self.needs_input_grad
         return sum_to(dx, x.shape) if need_x else None, sum_to(-dx, target.shape) if need_target else None
 
 
-# -- 6. For users ---------------------------------------------------------------------------------------------------------------------
-
-
-def cross_entropy(
-    input: Tensor,
-    target: Tensor,
-    weight: Tensor | None = None,
-    *,
-    ignore_index: int = -100,
-    reduction: str = "mean",
-    label_smoothing: float = 0.0,
-) -> Tensor:
-    """−ln softmax(input) at the target class, or its mean under target probabilities: (1) to (3) above.
-
-    Differs from torch on purpose: an ignored row has gradient 0 also where it holds NaN or inf; a negative label_smoothing raises.
-
-    Args:
-        input: logits (C), (N, C) or (N, C, d1, …), float32 or float64; not probabilities: the softmax is inside.
-        target: classes (), (N) or (N, d1, …), int64; or probabilities of input's shape, floating point.
-        weight: of each class, (C), of input's type.
-        ignore_index: rows with this target count neither in the sum nor in what the mean divides by.
-        reduction: "none", "sum", or "mean": divided by the weights of the targets, for probabilities by N.
-        label_smoothing: ε, from 0 to 1: the part of the target that is spread evenly over all classes.
-    Returns:
-        A 0-d Tensor; for "none", of the target's shape without its class axis. The mean of no rows is NaN.
-    Raises:
-        IndexError: a target class out of bounds. ValueError: batch sizes that differ; an unknown reduction.
-        RuntimeError: other shapes or types that do not fit; label_smoothing out of range.
-        NotImplementedError: input is not floating point.
-
-    Example:
-        >>> import tinygrad_norm as tg
-        >>> logits = tg.tensor([[0.0, 0.0], [1000.0, 0.0]], requires_grad=True)
-        >>> loss = tg.nn.functional.cross_entropy(logits, tg.tensor([0, 0]))
-        >>> loss
-        tensor(0.3466, grad_fn=<NllLossBackward0>)
-        >>> loss.backward()
-        >>> logits.grad
-        tensor([[-0.2500,  0.2500],
-                [ 0.0000,  0.0000]])
-    """
-    check_tensor(input, "cross_entropy")
-    check_tensor(target, "cross_entropy")
-    _check_options("cross_entropy", reduction, ignore_index)
-    if label_smoothing:
-        _check_smoothing(label_smoothing)
-    x, t = input._data, target._data
-    if x.dtype.kind != "f":
-        raise NotImplementedError(f"cross_entropy is not implemented for {input.dtype}: logits are floating point; convert them with .float()")
-    if x.shape == t.shape and x.ndim:
-        return _with_probabilities(input, target, weight, ignore_index, reduction, float(label_smoothing))
-    _check_classes("cross_entropy", input, target, weight)
-    if not x.size and (t != ignore_index).any():
-        raise _out_of_bounds(t, 0, int(ignore_index))
-    smoothing = float(label_smoothing) if label_smoothing else None
-    against = Target(t.reshape(-1).copy(), None if weight is None else weight._data.copy(), smoothing, int(ignore_index))
-    loss: Tensor = CrossEntropyFunction.apply(input, target=against, reduction=reduction, shape=t.shape if x.ndim > 1 else ())
-    return loss
-
-
-def _with_probabilities(input: Tensor, target: Tensor, weight: Tensor | None, ignore_index: int, reduction: str, smoothing: float) -> Tensor:
-    """(2) in primitives: the target may require a gradient as well."""
-    if target._data.dtype.kind != "f":
-        raise RuntimeError(
-            f"Expected floating point type for target with class probabilities, got {target.dtype}: a target of the input's shape "
-            f"{list(input.shape)} holds probabilities; class indices have no class axis"
-        )
-    if ignore_index >= 0:
-        raise RuntimeError("ignore_index is not supported for floating point target: give such rows the probabilities 0")
-    axis = 1 if input._data.ndim > 1 else 0
-    classes = input._data.shape[axis]
-    q = target if not smoothing else target * (1 - smoothing) + smoothing / max(classes, 1)
-    if weight is not None:
-        _check_weight("cross_entropy", weight, classes)
-        q = q * weight.reshape(classes, *(1,) * (input._data.ndim - 1 - axis))
-    losses: Tensor = -(q * log_softmax(input, axis)).sum(dim=axis)
-    if reduction == "none":
-        return losses
-    rows = input._data.size // classes if classes else 0
-    return losses.sum() if reduction == "sum" else losses.sum() / rows
+# -- 3. For users ---------------------------------------------------------------------------------------------------------------------
 
 
 def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ignore_index: int = -100, reduction: str = "mean") -> Tensor:
@@ -437,8 +114,8 @@ def nll_loss(input: Tensor, target: Tensor, weight: Tensor | None = None, *, ign
     """
     check_tensor(input, "nll_loss")
     check_tensor(target, "nll_loss")
-    _check_options("nll_loss", reduction, ignore_index)
-    _check_classes("nll_loss", input, target, weight)
+    check_options("nll_loss", reduction, ignore_index)
+    check_classes("nll_loss", input, target, weight)
     if input._data.dtype.kind != "f":
         raise NotImplementedError(f"nll_loss is not implemented for {input.dtype}: log-probabilities are floating point")
     loss: Tensor = NLLLossFunction.apply(input, target, weight, ignore=int(ignore_index), reduction=reduction)
@@ -465,7 +142,7 @@ def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tenso
     """
     check_tensor(input, "mse_loss")
     check_tensor(target, "mse_loss")
-    _check_options("mse_loss", reduction)
+    check_options("mse_loss", reduction)
     if input._data.shape != target._data.shape:
         broadcast_shape("mse_loss", input._data.shape, target._data.shape)
         warnings.warn(
@@ -478,98 +155,6 @@ def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tenso
         raise NotImplementedError(f"mse_loss is not implemented for {a.dtype}: convert input and target with .float()")
     loss: Tensor = MSELossFunction.apply(a, b, reduction=reduction)
     return loss
-
-
-def _check_options(op: str, reduction: Any, ignore_index: Any = -100) -> None:
-    if reduction not in ("mean", "sum", "none"):
-        raise ValueError(f"{reduction} is not a valid value for reduction: it is 'mean', 'sum' or 'none'")
-    if type(ignore_index) is not int and not isinstance(ignore_index, np.integer):
-        raise TypeError(f"{op}: ignore_index must be an integer; got {type(ignore_index).__name__}")
-
-
-def _check_smoothing(smoothing: Any) -> None:
-    if isinstance(smoothing, bool) or not isinstance(smoothing, (int, float, np.floating)):
-        raise TypeError(f"cross_entropy: label_smoothing must be a number; got {type(smoothing).__name__}")
-    if not 0 <= smoothing <= 1:
-        raise RuntimeError(f"label_smoothing must be between 0.0 and 1.0. Got: {smoothing}")
-
-
-def _check_classes(op: str, input: Tensor, target: Tensor, weight: Tensor | None) -> None:
-    """Whether the target holds one class for each row of the input."""
-    x, t = input._data.shape, target._data.shape
-    if target._data.dtype.kind != "i":
-        hint = f"; probabilities would have the input's shape {list(x)}, not {list(t)}" if op == "cross_entropy" else ""
-        raise RuntimeError(f"{op}: expected target dtype to be Long, the int64 of class indices, but got {target.dtype}{hint}")
-    if t != x[:1] or len(x) != 2:
-        if not x:
-            raise ValueError(f"{op}: Expected 1 or more dimensions (got 0): the input is (C), (N, C) or (N, C, d1, …)")
-        if len(x) == 1 and t not in ((), (1,)):
-            if len(t) > 1:
-                raise RuntimeError(f"0D or 1D target tensor expected, multi-target not supported: the input is {list(x)}, the target {list(t)}")
-            raise ValueError(f"For 1D input, 1D target must have size 1, but got target size: {t[0]}")
-        if len(x) > 1 and (not t or t[0] != x[0]):
-            raise ValueError(f"Expected input batch_size ({x[0]}) to match target batch_size ({t[0] if t else 0}).")
-        if len(x) == 2 and len(t) != 1:
-            raise RuntimeError(f"0D or 1D target tensor expected, multi-target not supported: the input is {list(x)}, the target {list(t)}")
-        if len(x) > 2 and t != (x[0], *x[2:]):
-            raise RuntimeError(f"Expected target size {[x[0], *x[2:]]}, got {list(t)}: the input's {list(x)} without its class axis")
-    if weight is not None:
-        _check_weight(op, weight, x[0] if len(x) == 1 else x[1])
-        if weight._data.dtype != input._data.dtype:
-            raise RuntimeError(f"{op}: expected scalar type {input.dtype} of the input but found {weight.dtype} for weight: convert one of them")
-        if weight.requires_grad and is_grad_enabled():
-            raise RuntimeError(f"{op} is not differentiable with respect to argument 'weight'. This input cannot have requires_grad True.")
-
-
-def _check_weight(op: str, weight: Any, classes: int) -> None:
-    check_tensor(weight, op)
-    if weight._data.shape != (classes,):
-        raise RuntimeError(
-            f"weight tensor should be defined either for all {classes} classes or no classes but got weight tensor of shape: {list(weight.shape)}"
-        )
-
-
-def _out_of_bounds(target: Array, classes: int, ignore: int) -> IndexError:
-    """The error for the first target that is no class."""
-    first = target[(target != ignore) & ((target < 0) | (target >= classes))][0]
-    return IndexError(f"Target {first} is out of bounds. There are {classes} classes: targets are 0 to {classes - 1}, or ignore_index, {ignore}")
-
-
-class CrossEntropyLoss(Module):
-    """−ln softmax(input) at the target class: softmax, logarithm and loss in one, as `cross_entropy`.
-
-    Args:
-        weight: of each class, (C); kept as a buffer.
-        ignore_index: rows with this target do not count.
-        reduction: "mean", "sum" or "none".
-        label_smoothing: ε, from 0 to 1.
-
-    Example:
-        >>> import tinygrad_norm as tg
-        >>> criterion = tg.nn.CrossEntropyLoss()
-        >>> criterion(tg.zeros(3, 2), tg.tensor([0, 1, 1]))
-        tensor(0.6931)
-    """
-
-    weight: Tensor | None
-
-    def __init__(self, weight: Tensor | None = None, *, ignore_index: int = -100, reduction: str = "mean", label_smoothing: float = 0.0) -> None:
-        super().__init__()
-        self.register_buffer("weight", weight)
-        self.ignore_index = ignore_index
-        self.reduction = reduction
-        self.label_smoothing = label_smoothing
-
-    def forward(self, input: Tensor, target: Tensor) -> Tensor:
-        """Logits (C), (N, C) or (N, C, d1, …) and their targets to the loss."""
-        return cross_entropy(
-            input,
-            target,
-            self.weight,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
-            label_smoothing=self.label_smoothing,
-        )
 
 
 class NLLLoss(Module):
