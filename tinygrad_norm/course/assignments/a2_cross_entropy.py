@@ -7,8 +7,8 @@
 #
 # `logits` is z (N, C): a row for each sample, a column for each class. `target` (N) holds the number t of the right class. For one row:
 #
-# $$m = \max_k z_k, \qquad s = \sum_k e^{z_k-m}, \qquad \ell_k = -\ln \mathrm{softmax}(z)_k = \ln s - (z_k - m) \tag{cross\_entropy.py, 1}$$
-# $$p_k = \mathrm{softmax}(z)_k = \frac{e^{z_k}}{\sum_j e^{z_j}}, \qquad L = \frac1N\sum_n \ell_{t_n} \tag{cross\_entropy.py, 2}$$
+# $$m = \max_k z_k, \qquad s = \sum_k e^{z_k-m}, \qquad \ell_k = -\ln \mathrm{softmax}(z)_k = \ln s - (z_k - m) \tag{cross-entropy, 1}$$
+# $$p_k = \mathrm{softmax}(z)_k = \frac{e^{z_k}}{\sum_j e^{z_j}}, \qquad L = \frac1N\sum_n \ell_{t_n} \tag{cross-entropy, 2}$$
 #
 # Under each step there is a check: run it as often as you like.
 
@@ -324,7 +324,7 @@ task(
 #
 # Insert the steps into each other: with o one-hot at the target (a row of zeros where it does not count), what is left is softmax, o, and a factor:
 #
-# $$dz = \;? \tag{cross\_entropy.py, 5}$$
+# $$dz = \;? \tag{cross-entropy, 5}$$
 
 # %% task="cross_entropy_backward" points=4
 def cross_entropy_backward(logits, target, upstream):
