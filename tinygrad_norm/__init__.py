@@ -15,7 +15,7 @@ Names and behaviour are torch's; the same seed gives the same numbers. In readin
     nn/cross_entropy.py      cross-entropy, with the softmax inside
     nn/attention.py          attention and its backward; with dropout, embedding and transformer beside it
     kernel.py                how a loop nest becomes a kernel, and what was measured
-    optim/, data.py          what a training loop needs besides
+    optim/, data/            what a training loop needs besides
     random.py                torch's random numbers; mersenne.py: the bits under them, rounding.py: as torch rounds them
     graph/                   the graph to be looked at, and the backward walk step by step
     train.py                 all of it at work: the example of the source document; train_chars.py: a small Transformer
