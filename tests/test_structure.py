@@ -23,7 +23,7 @@ FLOORS = [
     {"nn.register"},
     {"nn.module"},
     {"nn.init", "nn.containers", "nn.utils"},
-    {"nn.linear", "nn.softmax", "nn.dropout", "nn.embedding"},
+    {"nn.linear", "nn.softmax", "nn.dropout", "nn.embedding", "nn.norm"},
     {"nn.activation", "nn.attention"},
     {"nn.layer_norm"},
     {"nn.rms_norm", "nn.group_norm", "nn.batch_norm", "nn.layer_norm_variants", "nn.transformer"},

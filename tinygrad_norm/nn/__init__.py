@@ -1,4 +1,4 @@
-"""Layers, one room a family: linear, activation, softmax, cross_entropy, loss; layer_norm, batch_norm and the other norms; dropout,
+"""Layers, one room a family: linear, activation, softmax, cross_entropy, loss; layer_norm, batch_norm and the other norms (on norm); dropout,
 embedding, attention, transformer; recurrent, sequences. module (on parameter, register and state) and containers hold them, init fills them."""
 
 from . import functional, init, utils

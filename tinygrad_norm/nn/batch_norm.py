@@ -28,15 +28,11 @@ from typing import Any
 
 import numpy as np
 
-from ..dtype import parameter_dtype
 from ..function import Function
 from ..kernel import APART, get_num_threads, kernel, prange, ready
 from ..ops.operands import as_array, check_tensor, constant
 from ..tensor import Tensor, touch
-from . import init
-from .layer_norm import check_eps
-from .module import Module
-from .parameter import Parameter
+from .norm import ChannelNorm, check_eps
 
 Array = np.ndarray[Any, Any]
 BLOCK, BLOCK_ROWS = 1 << 16, 1024  # elements, and rows, of a block: what the second look still finds in the cache, and short float32 sums
@@ -453,69 +449,6 @@ def batch_norm(
             running._data[...] = (1 - momentum) * running._data + momentum * new  # (5), (6)
             touch(running)
     return y
-
-
-class ChannelNorm(Module):
-    """What BatchNorm1d and InstanceNorm1d keep, whose arguments these are: γ, β and running statistics of C channels."""
-
-    weight: Parameter | None
-    bias: Parameter | None
-    running_mean: Tensor | None
-    running_var: Tensor | None
-    num_batches_tracked: Tensor | None
-
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        device: Any = None,
-        dtype: Any = None,
-        bias: bool = True,
-    ) -> None:
-        super().__init__()
-        layer = type(self).__name__
-        if isinstance(num_features, bool) or not isinstance(num_features, (int, np.integer)):
-            raise TypeError(f"{layer}: num_features must be an integer, the number of channels; got {type(num_features).__name__}")
-        if num_features < 0:
-            raise RuntimeError(f"{layer}: num_features must not be negative; got {num_features}")
-        check_eps(layer, eps)
-        if momentum is not None and (isinstance(momentum, bool) or not isinstance(momentum, (int, float, np.number))):
-            raise TypeError(f"{layer}: momentum must be a number or None; got {type(momentum).__name__}")
-        kind = parameter_dtype(layer, dtype, device)
-        self.num_features = c = int(num_features)
-        self.eps = eps
-        self.momentum = momentum
-        self.affine = affine
-        self.track_running_stats = track_running_stats
-        self.register_parameter("weight", Parameter(Tensor(np.ones(c, kind))) if affine else None)
-        self.register_parameter("bias", Parameter(Tensor(np.zeros(c, kind))) if affine and bias else None)
-        self.register_buffer("running_mean", Tensor(np.zeros(c, kind)) if track_running_stats else None)
-        self.register_buffer("running_var", Tensor(np.ones(c, kind)) if track_running_stats else None)
-        self.register_buffer("num_batches_tracked", Tensor(np.zeros((), np.int64)) if track_running_stats else None)
-
-    def reset_running_stats(self) -> None:
-        """running_mean to 0, running_var to 1, num_batches_tracked to 0."""
-        for buffer, value in ((self.running_mean, 0), (self.running_var, 1), (self.num_batches_tracked, 0)):
-            if buffer is not None:
-                buffer.fill_(value)
-
-    def reset_parameters(self) -> None:
-        """The running statistics as above; γ to ones, β to zeros."""
-        self.reset_running_stats()
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
-
-    def extra_repr(self) -> str:
-        """The arguments, as torch shows them."""
-        return (
-            f"{self.num_features}, eps={self.eps}, momentum={self.momentum}, affine={self.affine}, bias={self.bias is not None}, "
-            f"track_running_stats={self.track_running_stats}"
-        )
 
 
 class BatchNorm1d(ChannelNorm):

@@ -27,10 +27,7 @@ from ..function import Function
 from ..kernel import kernel, prange, ready
 from ..ops.operands import as_array, check_tensor
 from ..tensor import Tensor
-from . import init
-from .layer_norm import check_eps
-from .module import Module
-from .parameter import Parameter
+from .norm import AffineNorm, check_eps
 
 Array = np.ndarray[Any, Any]
 
@@ -293,7 +290,7 @@ def check_channels(op: str, input: Tensor, **values: Tensor | None) -> None:
             raise RuntimeError(f"{op}: mixed dtype: the input is {input.dtype}, {what} is {t.dtype}: all inputs must share same datatype")
 
 
-class GroupNorm(Module):
+class GroupNorm(AffineNorm):
     """Normalizes each group of channels of each sample: y = (x − mean)/√(var + eps)·weight + bias; Wu & He 2018.
 
     Args:
@@ -313,9 +310,6 @@ class GroupNorm(Module):
         (GroupNorm(2, 6, eps=1e-05, affine=True, bias=True), torch.Size([4, 6, 10]))
     """
 
-    weight: Parameter | None
-    bias: Parameter | None
-
     def __init__(
         self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, device: Any = None, dtype: Any = None, *, bias: bool = True
     ) -> None:
@@ -332,15 +326,7 @@ class GroupNorm(Module):
         self.num_groups, self.num_channels = int(num_groups), int(num_channels)
         self.eps = eps
         self.affine = affine
-        self.register_parameter("weight", Parameter(Tensor(np.ones(self.num_channels, kind))) if affine else None)
-        self.register_parameter("bias", Parameter(Tensor(np.zeros(self.num_channels, kind))) if affine and bias else None)
-
-    def reset_parameters(self) -> None:
-        """γ to ones, β to zeros."""
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
+        self._register_affine((self.num_channels,), kind, affine, affine and bias)
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, *) to the same."""

@@ -22,8 +22,9 @@ import numpy as np
 
 from ..ops.operands import check_tensor
 from ..tensor import Tensor, touch
-from .batch_norm import BatchNormEval, ChannelNorm
+from .batch_norm import BatchNormEval
 from .group_norm import GroupNormFunction, check_channels
+from .norm import ChannelNorm
 
 Array = np.ndarray[Any, Any]
 

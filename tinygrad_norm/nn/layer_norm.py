@@ -32,9 +32,7 @@ from ..function import Function
 from ..kernel import APART, chunks, kernel, prange, ready
 from ..ops.operands import as_array, check_tensor
 from ..tensor import Tensor
-from . import init
-from .module import Module
-from .parameter import Parameter
+from .norm import AffineNorm, check_eps
 
 Array = np.ndarray[Any, Any]
 
@@ -274,7 +272,7 @@ def shape_argument(op: str, shape: Any) -> tuple[int, ...]:
     return tuple(shape)
 
 
-class LayerNorm(Module):
+class LayerNorm(AffineNorm):
     """Normalizes each sample over its last axes: y = (x − mean)/√(var + eps)·weight + bias; Ba et al. 2016, eq. 3 and 4.
 
     Args:
@@ -294,9 +292,6 @@ class LayerNorm(Module):
         (LayerNorm((2, 3), eps=1e-05, elementwise_affine=True, bias=True), 0.0)
     """
 
-    weight: Parameter | None
-    bias: Parameter | None
-
     def __init__(
         self,
         normalized_shape: int | Sequence[int],
@@ -312,15 +307,7 @@ class LayerNorm(Module):
         kind = parameter_dtype("LayerNorm", dtype, device)
         self.eps = eps
         self.elementwise_affine = elementwise_affine
-        self.register_parameter("weight", Parameter(Tensor(np.ones(self.normalized_shape, kind))) if elementwise_affine else None)
-        self.register_parameter("bias", Parameter(Tensor(np.zeros(self.normalized_shape, kind))) if elementwise_affine and bias else None)
-
-    def reset_parameters(self) -> None:
-        """γ to ones, β to zeros."""
-        if self.weight is not None:
-            init.ones_(self.weight)
-        if self.bias is not None:
-            init.zeros_(self.bias)
+        self._register_affine(self.normalized_shape, kind, elementwise_affine, elementwise_affine and bias)
 
     def forward(self, input: Tensor) -> Tensor:
         """(…, *normalized_shape) to the same."""
@@ -364,11 +351,3 @@ def check_lengths(layer: str, shape: Any) -> tuple[int, ...]:
     if not lengths or any(n < 0 for n in lengths):
         raise RuntimeError(f"{layer}: normalized_shape must hold at least one length, none negative; got {shape!r}")
     return tuple(int(n) for n in lengths)
-
-
-def check_eps(layer: str, eps: Any) -> None:
-    """eps is a number, not negative: TypeError or ValueError otherwise."""
-    if isinstance(eps, bool) or not isinstance(eps, (int, float, np.number)):
-        raise TypeError(f"{layer}: eps must be a number; got {type(eps).__name__}")
-    if not eps >= 0:
-        raise ValueError(f"{layer}: eps is added to a variance under a root, so it must not be negative; got {eps}")

@@ -24,8 +24,9 @@ import numpy as np
 from ..dtype import parameter_dtype
 from ..ops.operands import check_tensor
 from ..tensor import Tensor
-from .layer_norm import check_eps, layer_norm
+from .layer_norm import layer_norm
 from .module import Module
+from .norm import check_eps
 from .parameter import Parameter
 
 # -- 1. Keras' LayerNormalization -----------------------------------------------------------------------------------------------------

@@ -29,8 +29,9 @@ from ..kernel import chunks, kernel, prange
 from ..ops.operands import as_array
 from ..tensor import Tensor
 from . import init
-from .layer_norm import as_rows, check_eps, check_lengths, check_normalized, shape_argument
+from .layer_norm import as_rows, check_lengths, check_normalized, shape_argument
 from .module import Module
+from .norm import check_eps
 from .parameter import Parameter
 
 Array = np.ndarray[Any, Any]
