@@ -39,7 +39,7 @@ FLOORS = [
     {"serialization", "runs"},
     {"train"},
     {"train_chars", "train_sequence", "experiment", "experiment_report"},
-    {"testing"},
+    {"samples", "testing"},
     {"autograd"},
     {"bench"},
     {"course"},

@@ -11,52 +11,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .nn.recurrent import layer_norm_lstm_cell
+from .samples import Sample, integers, mask, normal, positive, prefixes, probabilities, spread
 
 __all__ = ["CASES", "Case", "compare_arrays"]
 
 Array = np.ndarray[Any, Any]
-Sample = Callable[[np.random.RandomState], Array]
-
-
-def normal(*shape: int, mean: float = 0.3, scale: float = 1.3) -> Sample:
-    """Both signs, a mean that is not 0, no kink near."""
-    return lambda rng: np.asarray(rng.standard_normal(shape) * scale + mean)
-
-
-def positive(*shape: int, low: float = 0.3, high: float = 3.0) -> Sample:
-    """Away from 0, for logarithms and divisors."""
-    return lambda rng: np.asarray(rng.uniform(low, high, shape))
-
-
-def spread(*shape: int, mean: float = 0.3) -> Sample:
-    """Distinct values at least 0.05 apart from each other and from 0: no ties and no kinks within reach of a difference."""
-
-    def make(rng: np.random.RandomState) -> Array:
-        n = int(np.prod(shape))
-        values = (rng.permutation(n) - n // 2) * 0.11 + 0.05 + rng.uniform(-0.02, 0.02, n)
-        return np.asarray(values.reshape(shape))
-
-    return make
-
-
-def integers(high: int, *shape: int) -> Sample:
-    """Class numbers and indices."""
-    return lambda rng: np.asarray(rng.randint(0, high, shape).astype(np.int64))
-
-
-def mask(*shape: int) -> Sample:
-    """True and False."""
-    return lambda rng: np.asarray(rng.uniform(size=shape) < 0.5)
-
-
-def probabilities(*shape: int) -> Sample:
-    """Rows that sum to 1."""
-
-    def make(rng: np.random.RandomState) -> Array:
-        p = rng.uniform(0.1, 1, shape)
-        return np.asarray(p / p.sum(axis=1, keepdims=True))
-
-    return make
 
 
 class Case(NamedTuple):
@@ -114,11 +73,6 @@ def _instance(name: str, shape: tuple[int, ...]) -> Case:
 
 def _instance_eval(lib: Any, x: Any, mean: Any, var: Any, w: Any, b: Any) -> Any:
     return lib.nn.functional.instance_norm(x, mean.detach(), var.detach(), w, b, False)
-
-
-def prefixes(length: int, *counts: int) -> Sample:
-    """The mask of sequences of these lengths, padded to one length."""
-    return lambda rng: np.arange(length) < np.array(counts)[:, None]
 
 
 # Where torch has no such function, the formula in its primitives.
@@ -194,6 +148,8 @@ def _run_cell(lib: Any, x: Any, h: Any, w: Any) -> Any:
 
 
 _LSTM: list[Sample] = [normal(4, 3), normal(4, 2), normal(4, 2), normal(8, 3), normal(8, 2)]
+
+
 def _attention(name: str, q: tuple[int, ...], k: tuple[int, ...], v: tuple[int, ...], **options: Any) -> Case:
     def run(lib: Any, q: Any, k: Any, v: Any) -> Any:
         lib.manual_seed(4)  # where weights are dropped, the same ones at every call
