@@ -12,7 +12,8 @@ from . import random as stream
 from .dtype import Size, as_dtype, float32, from_numpy_dtype, int64
 from .dtype import dtype as dtype_class
 from .ops.copying import copy_
-from .ops.operands import check_tensor, fitted, quiet
+from .ops.operands import check_tensor, fitted
+from .quiet import quiet
 from .random import Generator
 from .tensor import Tensor, check_writable
 

@@ -16,6 +16,7 @@ import numpy as np
 from .dtype import from_numpy_dtype
 from .function import Function
 from .grad_mode import mode
+from .quiet import ERROR_STATE, SILENT
 from .tensor import LEAF, Edge, Tensor, check_view, clock, new_tensor, touch
 
 __all__ = ["backward", "grad", "run_backward"]
@@ -75,70 +76,71 @@ def run_backward(
         needed = _nodes_towards(wanted, edges)
 
     before, mode.grad = mode.grad, create_graph
+    loud = ERROR_STATE.set(SILENT)
     try:
-        with np.errstate(all="ignore"):  # infinity and NaN are answers, as in torch
-            while True:
-                for edge, g in zip(edges, results):
-                    if edge is None or g is None or (wanted is not None and edge not in wanted and _node(edge) not in needed):
-                        continue
-                    if type(edge) is tuple:
-                        source, index = edge
-                        shape, kind = source.outputs[index]
-                        if type(g) is not np.ndarray or g.shape != shape or g.dtype is not kind:
-                            g = _fit(node, results, g, shape, kind, create_graph)
-                        key = -source.order
-                        entry = waiting.get(key)
-                        if entry is None:
-                            entry = waiting[key] = [source] + [None] * len(source.outputs)
-                            heappush(heap, key)
-                        arrived = entry[index + 1]
-                        entry[index + 1] = g if arrived is None else _plus(arrived, g)
+        while True:
+            for edge, g in zip(edges, results):
+                if edge is None or g is None or (wanted is not None and edge not in wanted and _node(edge) not in needed):
+                    continue
+                if type(edge) is tuple:
+                    source, index = edge
+                    shape, kind = source.outputs[index]
+                    if type(g) is not np.ndarray or g.shape != shape or g.dtype is not kind:
+                        g = _fit(node, results, g, shape, kind, create_graph)
+                    key = -source.order
+                    entry = waiting.get(key)
+                    if entry is None:
+                        entry = waiting[key] = [source] + [None] * len(source.outputs)
+                        heappush(heap, key)
+                    arrived = entry[index + 1]
+                    entry[index + 1] = g if arrived is None else _plus(arrived, g)
+                else:
+                    data = edge._data
+                    if type(g) is not np.ndarray or g.shape != data.shape or g.dtype is not data.dtype:
+                        g = _fit(node, results, g, data.shape, data.dtype, create_graph)
+                    if edge in leaves:
+                        leaves[edge] = _plus(leaves[edge], g)
                     else:
-                        data = edge._data
-                        if type(g) is not np.ndarray or g.shape != data.shape or g.dtype is not data.dtype:
-                            g = _fit(node, results, g, data.shape, data.dtype, create_graph)
-                        if edge in leaves:
-                            leaves[edge] = _plus(leaves[edge], g)
-                        else:
-                            leaves[edge] = g if fresh or create_graph else np.array(g, order="C")
-                if not heap:
-                    break
-                entry = waiting.pop(heappop(heap))
-                node = entry[0]
-                edges, results = node.edges, ()
-                if node._watched:
-                    _node_hooks(entry, create_graph)
-                if wanted is not None:
-                    captured.update(((node, i), g) for i, g in enumerate(entry[1:]) if (node, i) in wanted)
-                    if node not in needed:
-                        continue
-                if len(entry) > 2:
-                    entry[1:] = [_zeros(meta, create_graph) if g is None else g for g, meta in zip(entry[1:], node.outputs)]
-                results = type(node).backward(*entry) if plain else _examined_backward(node, entry, create_graph)
-                if type(results) is not tuple:
-                    results = tuple(results) if type(results) is list else (results,)
-                if not retain_graph and node._saved:
-                    node._saved = None
-                fresh = node.fresh_gradients
-                if len(results) != len(edges):
-                    raise RuntimeError(
-                        f"{node.name}: backward returned {len(results)} gradients; expected {len(edges)}, one for each input of forward "
-                        "(None where there is none)"
-                    )
-            for leaf in leaves:
-                if leaf._hooks:
-                    g = _run_hooks(leaf._hooks, leaves[leaf], create_graph)
-                    leaves[leaf] = g if create_graph else np.array(g, order="C")
-            if accumulate:
-                for leaf, g in leaves.items():
-                    if leaf._edge is None:
-                        continue  # it was told meanwhile to want none
-                    if leaf._grad is None and not create_graph:
-                        leaf._grad = new_tensor(g)
-                    else:
-                        _accumulate(leaf, g)
+                        leaves[edge] = g if fresh or create_graph else np.array(g, order="C")
+            if not heap:
+                break
+            entry = waiting.pop(heappop(heap))
+            node = entry[0]
+            edges, results = node.edges, ()
+            if node._watched:
+                _node_hooks(entry, create_graph)
+            if wanted is not None:
+                captured.update(((node, i), g) for i, g in enumerate(entry[1:]) if (node, i) in wanted)
+                if node not in needed:
+                    continue
+            if len(entry) > 2:
+                entry[1:] = [_zeros(meta, create_graph) if g is None else g for g, meta in zip(entry[1:], node.outputs)]
+            results = type(node).backward(*entry) if plain else _examined_backward(node, entry, create_graph)
+            if type(results) is not tuple:
+                results = tuple(results) if type(results) is list else (results,)
+            if not retain_graph and node._saved:
+                node._saved = None
+            fresh = node.fresh_gradients
+            if len(results) != len(edges):
+                raise RuntimeError(
+                    f"{node.name}: backward returned {len(results)} gradients; expected {len(edges)}, one for each input of forward "
+                    "(None where there is none)"
+                )
+        for leaf in leaves:
+            if leaf._hooks:
+                g = _run_hooks(leaf._hooks, leaves[leaf], create_graph)
+                leaves[leaf] = g if create_graph else np.array(g, order="C")
+        if accumulate:
+            for leaf, g in leaves.items():
+                if leaf._edge is None:
+                    continue  # it was told meanwhile to want none
+                if leaf._grad is None and not create_graph:
+                    leaf._grad = new_tensor(g)
+                else:
+                    _accumulate(leaf, g)
     finally:
         mode.grad = before
+        ERROR_STATE.reset(loud)
     if accumulate or inputs is None:
         return []
     found = [leaves.get(t) if t._edge is LEAF else captured.get(t._edge) for t in inputs]

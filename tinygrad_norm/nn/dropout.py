@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from ..function import Function
-from ..ops.operands import check_tensor, quiet
+from ..ops.operands import check_tensor
+from ..quiet import quiet
 from ..random import default_generator
 from ..tensor import Tensor, write_in_place
 from .module import Module

@@ -23,7 +23,8 @@ import numpy as np
 from ..dtype import parameter_dtype
 from ..function import Function
 from ..kernel import APART, chunks, kernel, prange, ready
-from ..ops.operands import check_tensor, quiet
+from ..ops.operands import check_tensor
+from ..quiet import quiet
 from ..tensor import Tensor
 from . import init
 from .module import Module

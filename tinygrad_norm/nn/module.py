@@ -78,9 +78,9 @@ class Module(Register):
 
     def __call__(self, input: Any = _NOTHING, /, *others: Any, **kwargs: Any) -> Any:
         # One input and no hooks is almost every call; passing on `*args, **kwargs` there would double what a call costs.
-        if self._hooks or others or kwargs or input is _NOTHING:
+        if self._hooks or kwargs or input is _NOTHING:
             return self._call(() if input is _NOTHING else (input, *others), kwargs)
-        return self.forward(input)
+        return self.forward(input, *others) if others else self.forward(input)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for hook, before, with_kwargs in tuple(self._hooks.values()):  # a tuple: a hook may remove itself

@@ -8,8 +8,9 @@ import numpy as np
 
 from ..dtype import as_dtype, promote
 from ..function import Function
+from ..quiet import quiet
 from ..tensor import Tensor, write_in_place
-from .operands import Number, as_array, broadcast_shape, cast, check_tensor, fitted, is_number, operands, quiet, sum_to, zeros_like
+from .operands import Number, as_array, broadcast_shape, cast, check_tensor, fitted, is_number, operands, sum_to, zeros_like
 
 Array = np.ndarray[Any, Any]
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from ..quiet import quiet
 from ..tensor import Tensor
-from .operands import as_array, broadcast_shape, check_tensor, operands, quiet
+from .operands import as_array, broadcast_shape, check_tensor, operands
 
 
 def _compare(name: str, ufunc: Any, input: Any, other: Any) -> Tensor:

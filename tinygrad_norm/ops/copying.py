@@ -9,8 +9,9 @@ import numpy as np
 from ..dtype import as_dtype, float32, float64, int64
 from ..dtype import bool_ as bool_dtype
 from ..function import Function
+from ..quiet import quiet
 from ..tensor import Tensor, write_in_place
-from .operands import broadcast_shape, cast, check_tensor, fitted, quiet, sum_to, zeros_like
+from .operands import broadcast_shape, cast, check_tensor, fitted, sum_to, zeros_like
 
 Array = np.ndarray[Any, Any]
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from ..function import Function
+from ..quiet import quiet
 from ..tensor import Tensor, check_writable, touch, write_in_place
 from .arithmetic import select
-from .operands import as_array, broadcast_shape, check_tensor, fitted, quiet, sum_to
+from .operands import as_array, broadcast_shape, check_tensor, fitted, sum_to
 from .reduction import one_axis
 
 Array = np.ndarray[Any, Any]

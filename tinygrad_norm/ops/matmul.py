@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 
 from ..function import Function
+from ..quiet import quiet
 from ..tensor import Tensor
-from .operands import broadcast_shape, check_tensor, quiet, sum_to
+from .operands import broadcast_shape, check_tensor, sum_to
 
 Array = np.ndarray[Any, Any]
 

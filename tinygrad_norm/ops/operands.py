@@ -6,33 +6,18 @@ types differ they are promoted (dtype.py), and the gradient goes back in each in
 
 from __future__ import annotations
 
-import contextvars
-import threading
 from typing import Any
 
 import numpy as np
 
 from ..dtype import float32, int64, promote
 from ..function import Function
+from ..quiet import quiet
 from ..tensor import Tensor
 
 Array = np.ndarray[Any, Any]
 Number = float | int | bool
 
-
-class _Quiet(threading.local):
-    """`quiet.run(np.add, a, b)` is np.add(a, b) without NumPy's warnings: infinity and NaN are answers, as in torch.
-
-    NumPy keeps its error state in a context variable; to call inside a context where that was set once costs a tenth of np.errstate.
-    """
-
-    def __init__(self) -> None:
-        context = contextvars.Context()
-        context.run(np.seterr, all="ignore")
-        self.run = context.run
-
-
-quiet = _Quiet()
 
 # -- Checks ------------------------------------------------------------------------------------------------------------------------
 

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..function import Function
+from ..quiet import quiet
 from ..tensor import Tensor
 from .arithmetic import maximum, minimum, select
-from .operands import as_array, check_tensor, constant, floating, quiet
+from .operands import as_array, check_tensor, constant, floating
 
 Array = np.ndarray[Any, Any]
 Axes = tuple[int, ...]

@@ -9,9 +9,10 @@ import numpy as np
 
 from ..function import Function
 from ..kernel import kernel, prange
+from ..quiet import quiet
 from ..tensor import Tensor
 from .arithmetic import select
-from .operands import Number, as_array, check_tensor, constant, floating, is_number, quiet, with_number
+from .operands import Number, as_array, check_tensor, constant, floating, is_number, with_number
 
 Array = np.ndarray[Any, Any]
 
