@@ -131,7 +131,7 @@ caching.CompileResultCacheImpl._locator_classes = []
 
 def big_step():
     """Large enough for the parallel kernels."""
-    x = tg.tensor(np.sin(np.arange(600 * 500.0)).reshape(600, 500).astype(np.float32), requires_grad=True)
+    x = tg.tensor(np.sin(np.arange(1200 * 500.0)).reshape(1200, 500).astype(np.float32), requires_grad=True)
     norm = tg.nn.LayerNorm(500)
     y = norm(x)
     (y * y * y).sum().backward()

@@ -339,7 +339,7 @@ def test_kernels_count_what_is_out_of_bounds() -> None:
 
 
 def test_large_ones_run_in_parallel_and_agree() -> None:
-    x, t = logits((2000, 40), np.float32), classes((2000, 40), 1, 0.1)
+    x, t = logits((6000, 100), np.float32), classes((6000, 100), 1, 0.1)
     check(run("cross_entropy", x, t), rtol=1e-5, atol=1e-8)
 
 

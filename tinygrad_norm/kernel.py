@@ -8,16 +8,16 @@
     scale(x.size, x, factor, y)             # the first argument is the amount of work: elements touched
 
 Which of the three runs: the reference with the "numpy" backend (or where numba cannot be imported); the serial kernel for less than
-64k elements of work, where waking a second thread costs more than it brings; the parallel kernel above. `prange` is Python's range
-until numba reads it.
+256k elements of work, where waking a second thread costs more than it brings; the parallel kernel above. (From 64k on, a kernel called
+again and again gains a little, but among matmuls, whose threads spin, it loses much: a step of a 784-512-512-10 network at batch 128 took
+3.7 to 4.1 ms in the median, and 3.0 from 256k on.) `prange` is Python's range until numba reads it.
 
 Why it is set up as it is (measured on two cores):
 
 * **Threads that spin.** After a parallel region libgomp's workers spin for milliseconds, and the next matmul's threads wait for a core:
-  a matmul followed by a kernel took 8 ms instead of 0.6. With GOMP_SPINCOUNT=1000 they sleep after microseconds, and a dispatch still
-  costs only 2 µs. (With 3000 a kernel that is called alone, again and again, finds its threads awake more often: an update of a million
-  parameters took 0.16 ms instead of 0.22 to 0.34; but a step of a 784-512-512-10 network 5.1 ms instead of 3.7 to 4.3.) libgomp reads
-  the variable once, when it is loaded; so where another library has loaded it before us, we take numba's workqueue layer, whose threads
+  a matmul followed by a kernel took 8 ms instead of 0.6. With GOMP_SPINCOUNT=1000 they sleep after microseconds. (From 100 to
+  10,000 a step of that network at batch 1024 takes the longer the more they spin; below 1000 LayerNorm alone at (256, 1024) takes twice as
+  long.) libgomp reads the variable once, when it is loaded; so where another library has loaded it before us, we take numba's workqueue layer, whose threads
   always sleep (a dispatch costs 50 µs there, so only larger work goes parallel).
 * **Threads and forks.** omp kills a forked child that uses it, and workqueue aborts when two threads call at once. So one lock stands
   around every parallel call, and a forked child is serial.
@@ -64,7 +64,7 @@ class _Told(threading.local):
 _told = _Told()
 _lock = threading.RLock()  # one parallel region at a time, in any thread
 _compile_lock = threading.RLock()
-_state: dict[str, Any] = {"numba": None, "backend": None, "threads": None, "forked": False, "parallel_from": 65536, "announced": False}
+_state: dict[str, Any] = {"numba": None, "backend": None, "threads": None, "forked": False, "parallel_from": 1 << 18, "announced": False}
 
 
 def _after_fork() -> None:
