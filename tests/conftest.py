@@ -27,6 +27,11 @@ def pytest_xdist_auto_num_workers(config):
     return cores if whole and cores > 1 else 0
 
 
+def pytest_collection_modifyitems(items):
+    """The files with tests of many seconds first: at the end no process is to wait long for another."""
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in ("notebooks", "kernel", "readme", "gradcheck"))
+
+
 @pytest.fixture(autouse=True)
 def _same_start():
     tg.manual_seed(0)
