@@ -1,14 +1,35 @@
-"""Every test starts from the same seeds, with gradients on and the usual printing, whatever the one before it did."""
+"""Every test starts from the same seeds, with gradients on and the usual printing, whatever the one before it did.
+
+The whole suite runs in a process for each core (-n 0: in one). Each keeps torch and BLAS to one thread: a second one would wait for work by
+spinning, on the core of another process. The kernels of this package have their threads all the same.
+"""
 
 import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch and NumPy are loaded
 
 import pytest
 from hypothesis import settings
 
 import tinygrad_norm as tg
 
+MOST = 4  # processes: each imports torch and loads the kernels anew
+
 settings.register_profile("stable", deadline=None, derandomize=True, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "stable"))
+
+
+def pytest_xdist_auto_num_workers(config):
+    """None where the command line names files: they have begun before others would be ready."""
+    whole = all(Path(argument).is_dir() for argument in config.args)
+    cores = min(tg.get_num_threads(), MOST)
+    return cores if whole and cores > 1 else 0
+
+
+def pytest_collection_modifyitems(items):
+    """The files with tests of many seconds first: at the end no process is to wait long for another."""
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in ("notebooks", "kernel", "readme", "gradcheck"))
 
 
 @pytest.fixture(autouse=True)

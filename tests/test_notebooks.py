@@ -4,6 +4,7 @@
 """
 
 import ast
+import json
 import os
 import platform
 import re
@@ -42,6 +43,20 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
+def imports_torch(cell):
+    for node in ast.walk(ast.parse(cell.source)):
+        names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        if any(name.partition(".")[0] == "torch" for name in names):
+            return True
+    return False
+
+
+def first_with_torch(notebook):
+    """The number, among the code cells, of the first that imports torch; of none, their number."""
+    cells = code_cells(notebook)
+    return next((i for i, cell in enumerate(cells) if imports_torch(cell)), len(cells))
+
+
 def outputs(notebook):
     return [(i, output) for i, cell in enumerate(code_cells(notebook)) for output in cell.outputs]
 
@@ -53,25 +68,64 @@ def answers(notebook):
     return [nbformat.v4.new_code_cell(code) for code in re.findall(r"^```python\n(.*?)^```", folded, re.DOTALL | re.MULTILINE)]
 
 
-def execute(path, folder, without_torch=False, with_answers=False):
-    """The notebook, run in a kernel of its own whose settings, history and working folder are empty."""
+# Up to the first cell that imports torch, a run with torch and one without it are the same run. There the kernel forks: its child, for which
+# torch is hidden, goes on by itself and writes down what each further cell prints, and the error that ends it.
+FORK = """
+import json as _json, os as _os, sys as _sys, warnings as _warnings
+if "torch" in _sys.modules:
+    raise AssertionError("torch was imported before the first cell that imports it")
+with _warnings.catch_warnings():
+    _warnings.simplefilter("ignore", DeprecationWarning)  # CPython 3.12 on fork: the kernel has threads, of which the child uses none
+    _child = _os.fork()
+if _child == 0:
+    _code = 1
+    try:
+        from IPython.utils.capture import capture_output as _capture
+        _sys.path.insert(0, {hidden!r})
+        _os.environ["PYTHONPATH"] = {hidden!r} + _os.pathsep + _os.environ["PYTHONPATH"]
+        _cells = []
+        for _source in {sources!r}:
+            with _capture() as _said:
+                _result = get_ipython().run_cell(_source)
+            _cells.append((_said.stdout, None if _result.success else repr(_result.error_before_exec or _result.error_in_exec)))
+            if not _result.success:
+                break
+        with open({file!r}, "w", encoding="utf-8") as _file:
+            _json.dump(_cells, _file)
+        _code = 0
+    finally:
+        _os._exit(_code)
+"""
+JOIN = "assert _os.waitpid(_child, 0)[1] == 0, 'the run without torch ended its process'"
+NEVER = "import sys as _sys; assert 'torch' not in _sys.modules, 'torch was imported by a cell that does not say so'"
+
+
+def execute(path, folder, with_answers=False, also_without_torch=False):
+    """The notebook, run in a kernel of its own whose settings, history and working folder are empty; and, for each code cell from
+    the first that imports torch on, what it prints without torch, and the error it ends with."""
     notebook = load(path)
-    length = len(notebook.cells)
-    notebook.cells += answers(notebook) if with_answers else []
+    cells = notebook.cells
     for cell in code_cells(notebook):
         cell.outputs, cell.execution_count = [], None
-    search = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    if without_torch:
+    before, after = list(cells), answers(notebook) if with_answers else []
+    written = folder / "without_torch.json"
+    if also_without_torch:
+        with_torch = code_cells(notebook)[first_with_torch(notebook) :]
         (folder / "hidden" / "torch").mkdir(parents=True)
         (folder / "hidden" / "torch" / "__init__.py").write_text("raise ImportError('torch is hidden')\n")
-        search.insert(0, str(folder / "hidden"))
+        if with_torch:
+            fork = FORK.format(hidden=str(folder / "hidden"), sources=[cell.source for cell in with_torch], file=str(written))
+            before.insert(cells.index(with_torch[0]), nbformat.v4.new_code_cell(fork))
+        after = [*after, nbformat.v4.new_code_cell(JOIN if with_torch else NEVER)]
+    notebook.cells = [*before, *after]
     own = {name: str(folder / name.lower()) for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")}
+    search = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     client = nbclient.NotebookClient(
         notebook, timeout=LONGEST * 3, kernel_name="python3", record_timing=False, coalesce_streams=True, resources={"metadata": {"path": str(folder)}}
     )
-    client.execute(env={**os.environ, **own, "PYTHONPATH": os.pathsep.join(search), "MPLBACKEND": "module://matplotlib_inline.backend_inline"})
-    notebook.cells = notebook.cells[:length]
-    return notebook
+    client.execute(env={**os.environ, **own, "PYTHONPATH": search, "MPLBACKEND": "module://matplotlib_inline.backend_inline"})
+    notebook.cells = cells
+    return notebook, json.loads(written.read_text(encoding="utf-8")) if written.exists() else []
 
 
 def test_there_are_notebooks():
@@ -80,9 +134,9 @@ def test_there_are_notebooks():
 
 
 @every
-def test_runs_from_clean(path, tmp_path):
+def test_runs_from_clean_with_torch_and_without(path, tmp_path):
     begun = time.perf_counter()
-    run = execute(path, tmp_path, with_answers=True)  # raises where a cell does: an assertion about a figure is such a cell
+    run, without_torch = execute(path, tmp_path, with_answers=True, also_without_torch=True)  # raises where a cell does: an assertion about a figure is such a cell
     assert time.perf_counter() - begun < LONGEST
     said = "".join(output.text for _, output in outputs(run) if output.output_type == "stream" and output.name == "stderr")
     assert "Warning" not in said, said
@@ -93,28 +147,14 @@ def test_runs_from_clean(path, tmp_path):
     for cell, now in zip(code_cells(load(path)), code_cells(run)):
         if re.search(r"^\s*show\(", cell.source, re.MULTILINE):  # the library's source: what is committed is what stands there today
             assert printed(cell) == printed(now), f"the library has changed: python tests/test_notebooks.py notebooks/{path.name}"
+    for cell, (said, error) in zip(code_cells(run)[first_with_torch(run) :], without_torch):
+        assert error is None, f"without torch the cell that begins {cell.source[:60]!r} raises {error}"
+        if imports_torch(cell):
+            assert "torch" in said, f"the cell that begins {cell.source[:60]!r} imports torch and says nothing where it is missing"
 
 
 def printed(cell):
     return NUMBER.sub("#", "".join(o.text for o in cell.outputs if o.get("name") == "stdout"))
-
-
-@every
-def test_runs_without_torch_and_says_what_it_would_show(path, tmp_path):
-    if not any("torch" in cell.source for cell in code_cells(load(path))):
-        return  # the run above had none to hide
-    run = execute(path, tmp_path, without_torch=True)
-    for cell in code_cells(run):
-        if any(True for _ in torch_imports(cell.source)):
-            said = "".join(o.text for o in cell.outputs if o.output_type == "stream" and o.name == "stdout")
-            assert "torch" in said, f"the cell that begins {cell.source[:60]!r} imports torch and says nothing where it is missing"
-
-
-def torch_imports(source):
-    for node in ast.walk(ast.parse(source)):
-        names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-        if any(name.partition(".")[0] == "torch" for name in names):
-            yield node
 
 
 @every
@@ -188,7 +228,7 @@ def test_is_linked_from_the_readme(path):
 def write_back(path):
     """Runs a notebook and writes it where it stood."""
     with tempfile.TemporaryDirectory() as folder:
-        notebook = execute(path, Path(folder))
+        notebook, _ = execute(path, Path(folder))
     notebook.metadata = nbformat.from_dict(METADATA)
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict({k: v for k, v in cell.metadata.items() if k == "tags"})
