@@ -198,6 +198,23 @@ def test_libgomp_that_was_there_before_us():
     assert out.strip() in ("workqueue", "tbb")
 
 
+def test_the_cache_of_kernels_is_written_by_one_process_at_a_time(tmp_path, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    numba = pytest.importorskip("numba")
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    made = kernels.Kernel(scale.function, scale.reference)
+    made.serial(np.ones(1), 1.0, np.ones(1))
+    (lock,) = tmp_path.rglob("kernels.lock")
+    with open(lock, "w") as another_process:
+        fcntl.flock(another_process, fcntl.LOCK_EX)
+        thread = threading.Thread(target=made.serial, args=(np.ones(1, np.float32), 1.0, np.ones(1, np.float32)))
+        thread.start()
+        thread.join(1)
+        assert thread.is_alive() and len(list(tmp_path.rglob("*.nbc"))) == 1  # it waits, be it to read or to write
+    thread.join()
+    assert len(list(tmp_path.rglob("*.nbc"))) == 2
+
+
 def test_the_choice_of_serial_or_parallel_is_by_size(monkeypatch):
     before, called = tg.get_backend(), []
     tg.set_backend("numba")

@@ -35,6 +35,7 @@ Why it is set up as it is (measured on two cores):
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import sys
@@ -46,6 +47,11 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
+
+try:
+    import fcntl
+except ImportError:  # not POSIX: no locks between processes there
+    fcntl = None  # type: ignore[assignment]
 
 __all__ = ["APART", "Device", "Kernel", "chunks", "device", "get_backend", "get_num_threads", "kernel", "prange", "ready", "set_backend", "set_num_threads"]
 
@@ -224,10 +230,36 @@ def _compile(function: Callable[..., Any], *, parallel: bool, fastmath: set[str]
     options = {"fastmath": fastmath, "error_model": "numpy", "parallel": parallel, "nogil": parallel, **options}
     if cached:
         try:
-            return numba.njit(cache=True, **options)(copy)
+            return _with_locked_cache(numba.njit(cache=True, **options)(copy))
         except RuntimeError:  # nowhere to write: neither beside the package nor in the home folder
             pass
     return numba.njit(**options)(copy)
+
+
+def _with_locked_cache(dispatcher: Any) -> Any:
+    """The dispatcher, whose cache is read and written by one process at a time.
+
+    numba has no lock there: two processes that compile a kernel for two types at once may choose the same file, and a later one would run
+    code for the wrong type.
+    """
+    cache = getattr(dispatcher, "_cache", None)
+    if cache is None:  # NUMBA_DISABLE_JIT: a plain function
+        return dispatcher
+    path = os.path.join(cache.cache_path, "kernels.lock")
+    for name in ("load_overload", "save_overload"):
+        setattr(cache, name, _locked(getattr(cache, name), path))
+    return dispatcher
+
+
+def _locked(function: Callable[..., Any], path: str) -> Callable[..., Any]:
+    def alone(*args: Any) -> Any:
+        with contextlib.ExitStack() as stack:
+            if fcntl is not None:
+                with contextlib.suppress(OSError):  # a folder that is not there yet, or a file system without locks
+                    fcntl.flock(stack.enter_context(open(path, "w")), fcntl.LOCK_EX)  # until it is closed
+            return function(*args)
+
+    return alone
 
 
 def _fingerprint(function: Callable[..., Any]) -> int:
