@@ -8,7 +8,7 @@ import pytest
 
 import tinygrad_norm as tg
 from tinygrad_norm.autograd.power import BANK
-from tinygrad_norm.course import load, names
+from tinygrad_norm.course import assignment, load, names
 from tinygrad_norm.course.assignment import FOLDER, parse, read
 from tinygrad_norm.course.diagnosis import same
 from tinygrad_norm.course.judge import judge
@@ -158,7 +158,8 @@ def test_check_says_what_failed():
         a3.check(no_such_task)
 
 
-def test_a_numeric_derivative_is_found_out_in_a_cell():
+def test_a_numeric_derivative_is_found_out_in_a_cell(monkeypatch):
+    monkeypatch.setattr(assignment, "complex_step", lambda *a: False)  # by size alone
     a3 = load("a3")
 
     def layer_norm_backward(dy, x, weight, eps, h=1e-20):

@@ -17,6 +17,7 @@ import numpy as np
 from .assignment import Assignment, raced, time_limit, too_slow
 from .diagnosis import Finding, same
 from .judge import TaskResult, clean, judge, say_where
+from .numeric import COMPLEX_STEP, asked_of, complex_step, words_of
 from .sandbox import Limits, Worker, WorkerError
 from .submission import Submission
 from .task import Case, Task, Values
@@ -54,6 +55,7 @@ class _Session:
 
     def __init__(self, grading: Grading, submission: Submission) -> None:
         self.grading, self.submission = grading, submission
+        self.words = words_of(submission.cells)
         self.worker: Worker | None = None
         self.injected: list[str] = []
         self.functions: list[str] = []
@@ -182,6 +184,8 @@ def _grade_task(grading: Grading, session: _Session, task: Task, right: dict[str
         result.printed = ""  # it could show the reference's code
     if replaced:
         result.notes.append(f"run on the reference's {', '.join(replaced)}")
+    if asked_of(task, cases) and result.points and complex_step(task.name, session.words):
+        return result.no_points(COMPLEX_STEP)
     if result.right_in_general and task.large is not None:
         result = _large(grading, session, task, result)
     if result.right and task.faster is not None:

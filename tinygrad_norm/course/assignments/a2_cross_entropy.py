@@ -204,7 +204,9 @@ def softmaxes(rng):
         p = quotient(np.exp(rng.standard_normal(shape) * 1.5))
         return Case(name, Values(p=p, z=p, dp=rng.standard_normal(shape) + 0.4), **more)
 
-    return [case("general", (6, 5)), case("square", (5, 5)), case("three axes", (2, 3, 4), edge=True), case("one sample", (1, 4), edge=True, hidden=True)]
+    made = [case("general", (6, 5)), case("square", (5, 5)), case("three axes", (2, 3, 4), edge=True), case("one sample", (1, 4), edge=True, hidden=True)]
+    v = Values({**made[0].values, "dp": 2.0**100 * made[0].values.dp})
+    return [*made, Case("with dp 2¹⁰⁰ times as large", v, edge=True, telling=True)]
 
 
 def inner(v, axis=-1, keepdims=True):
@@ -293,7 +295,7 @@ DELL_WRONG = [
 ]
 task(
     cross_entropy_staged,
-    cases=cases_of("cross_entropy"),
+    cases=cases_of("cross_entropy", derived=True),
     uses=("softmax",),
     staged=True,
     large=large_entropy,
@@ -342,7 +344,7 @@ check(cross_entropy_backward)
 # %% grader
 task(
     cross_entropy_backward,
-    cases=cases_of("cross_entropy"),
+    cases=cases_of("cross_entropy", derived=True),
     uses=("softmax",),
     large=large_entropy,
     outputs=[Output("dlogits", "cross_entropy dz", DZ_WRONG, "(5): dz = u (p − o)/N, and 0 in rows that do not count")],

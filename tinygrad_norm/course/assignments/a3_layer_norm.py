@@ -153,7 +153,7 @@ DMEAN = "dmean = −rstd Σ dx̂"
 ADD_UP = "each of the D elements of x̂ depends on the statistic: their gradients add up"
 task(
     layer_norm_staged,
-    cases=cases_of("layer_norm"),
+    cases=cases_of("layer_norm", derived=True),
     staged=True,
     large=large_norm("layer_norm"),
     outputs=[
@@ -205,7 +205,7 @@ check(layer_norm_backward)
 # %% grader
 task(
     layer_norm_backward,
-    cases=cases_of("layer_norm"),
+    cases=cases_of("layer_norm", derived=True),
     uses=("layer_norm_forward",),
     large=large_norm("layer_norm"),
     outputs=[Output("dx", "layer_norm dx", line="dx = rstd (d − mean(d) − x̂ mean(d x̂)), d = γ⊙dy")],
