@@ -338,9 +338,9 @@ def raced(task: Task, result: TaskResult, times: float) -> TaskResult:
 
 def _times_as_fast(than: Callable[..., Any], function: Callable[..., Any], args: list[Any], enough: float) -> float:
     """How many times; in turns, each by its best call, so that what else the machine does slows both. A race that is lost is run again."""
-    best = {}
+    best = [np.inf, np.inf]
     for _ in range(5):
-        for one in (than, function):
+        for k, one in enumerate((than, function)):
             times: list[float] = []
             while len(times) < 2 or sum(times[1:]) < 0.05:  # the first may compile
                 start = time.perf_counter()
@@ -348,10 +348,10 @@ def _times_as_fast(than: Callable[..., Any], function: Callable[..., Any], args:
                 times.append(time.perf_counter() - start)
                 if times[0] > 0.1 and not hasattr(one, "py_func"):
                     break  # slow, and nothing that compiles
-            best[one] = min([*times, best.get(one, np.inf)])
-        if best[than] >= enough * best[function] or best[function] > best[than]:
+            best[k] = min(*times, best[k])
+        if best[0] >= enough * best[1] or best[1] > best[0]:
             break
-    return best[than] / best[function]
+    return best[0] / best[1]
 
 
 def too_slow(task: Task, limit: float) -> Finding:

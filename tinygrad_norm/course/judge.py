@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .diagnosis import Finding, diagnose, same
+from .diagnosis import Finding, diagnose, matches, same
 from .numeric import lost_digits
 from .task import Case, Output, Task
 
@@ -164,8 +164,8 @@ def _judge_output(task: Task, output: Output, cases: Sequence[Case], got: list[A
     edges = [ok for ok, c in zip(good, cases) if c.edge and not c.telling]
     credit = 1 - task.edge_share * edges.count(False) / max(len(edges), 1) if general else 0.0
     wrong = [c.name for ok, c in zip(good, cases) if not ok]
-    told = next((c for ok, c in zip(good, cases) if c.telling and not ok), None)
-    if general and told is not None:
+    told = next((c for ok, c in zip(good, cases) if c.telling and not ok and c.unless not in wrong), None)
+    if general and told is not None and not any(matches(w, cases, got, right, tolerance) for w in output.mistakes()):
         return OutputResult(output.name, 0.0, [lost_digits(output.name, told)], wrong)
     if single and not task.float32 and all(g is not None and same(g, r, c.rtol32) for g, r, c in zip(got, right, cases)):
         return OutputResult(output.name, credit, [Finding("float32", f"{output.name} was computed in float32; the inputs are float64")], wrong)
