@@ -194,7 +194,7 @@ _EDGES = {"three axes", "two features", "two channels", "an ignored row", "logit
 
 
 def cases_of(op: str, leave_out: Sequence[str] = (), derived: bool = False) -> Callable[[np.random.RandomState], list[Case]]:
-    """The cases of one of `autograd.power.RECIPES` that lets nothing through, and for the norms a constant sample and a mean of 1e4.
+    """The cases of one of `autograd.power.RECIPES` that lets nothing through, and a few more that only an assignment needs.
 
     Args:
         op: "layer_norm", "batch_norm", "linear", "relu" or "cross_entropy".
@@ -217,6 +217,9 @@ def cases_of(op: str, leave_out: Sequence[str] = (), derived: bool = False) -> C
             for name, x in (("a constant sample" if op == "layer_norm" else "a constant channel", constant), ("mean 1e4", v.x + 1e4)):
                 values = _with_names(op, norm_values(op, x, weight, bias, v.dy, v.eps, **more))
                 made.append(Case(name, values, edge=True, hidden=True, rtol=1e-5, rtol32=1.0 if name == "mean 1e4" else 5e-4))
+        if op == "cross_entropy":  # no one number taken off all rows, and no limit on them, will do
+            far = cross_entropy_values(drawn[0].z + 900.0 * rng.permutation([-1, -0.5, 0, 0.5, 1, 0.9])[:, None], drawn[0].t, drawn[0].u)
+            made.append(Case("rows far apart", _with_names(op, far), edge=True, rtol=5e-4))
         if derived:
             made.append(_in_other_units(op, drawn[0], rng))
         return [c for c in made if c.name not in leave_out]
@@ -237,8 +240,9 @@ def _in_other_units(op: str, v: Values, rng: np.random.RandomState) -> Case:
     if op == "linear":
         values = linear_values(v.x * 2.0**33, v.W * 2.0**33, v.b * 2.0**66, v.dy * 2.0**33, v.before * 2.0**66)
         return Case("in other units: x, W and dy 2³³ times as large", _with_names(op, values), edge=True, telling=True)
-    z = 2.0**60 * np.argsort(rng.standard_normal(v.z.shape), axis=1)  # a softmax has no units; here it is 1 at the largest, and else 0
-    return Case("with logits that are 2⁶⁰ apart", _with_names(op, cross_entropy_values(z, v.t, v.u)), edge=True, telling=True, unless="logits of 1000")
+    largest = rng.randint(v.C, size=(v.rows, 1)) == np.arange(v.C)
+    z = np.where(largest, 2.0**60, -(2.0**60))  # a softmax has no units; here it is 1 at the largest and 0 elsewhere
+    return Case("with logits of 2⁶⁰ and −2⁶⁰", _with_names(op, cross_entropy_values(z, v.t, v.u)), edge=True, telling=True, unless="logits of 1000")
 
 
 def _with_names(op: str, v: Values) -> Values:

@@ -48,11 +48,11 @@ check(forward)
 from tinygrad_norm.course.task import Case, Output, Values, Wrong, task
 
 
-def network(rng, n=6, i=4, hidden=5, c=3, scale=1.0):
+def network(rng, n=6, i=4, hidden=5, c=3):
     """Random inputs; and, for the formulas of the mistakes, what they are computed from."""
     params = {
         "W1": rng.standard_normal((hidden, i)), "b1": rng.standard_normal(hidden), "gamma": rng.uniform(0.5, 1.5, hidden) * rng.choice([-1, 1], hidden),
-        "beta": 0.5 * rng.standard_normal(hidden), "W2": rng.standard_normal((c, hidden)) * scale, "b2": rng.standard_normal(c),
+        "beta": 0.5 * rng.standard_normal(hidden), "W2": rng.standard_normal((c, hidden)), "b2": rng.standard_normal(c),
     }  # fmt: skip
     x, target = rng.standard_normal((n, i)) + 0.4, rng.randint(0, c, n)
     return changed(Values(params=params, x=x, target=target, lr=0.05, momentum=0.7, steps=5, N=n, C=c))
@@ -71,14 +71,15 @@ def changed(v, **params):
 
 
 def of_network(rng):
-    dead, alive = network(rng), np.arange(5) != 2
+    dead, alive, high = network(rng), np.arange(5) != 2, network(rng)
+    up = 1500 / high.logits.flat[np.abs(high.logits).argmax()]
     return [
         Case("general", network(rng)),
         Case("another shape", network(rng, 7, 3, 4, 4)),
         Case("square", network(rng, 5, 5, 5, 5)),
         Case("one sample", network(rng, n=1), edge=True),
         Case("z exactly 0", changed(dead, gamma=dead.gamma * alive, beta=dead.beta * alive), edge=True),
-        Case("logits of 1000", network(rng, scale=1000.0), edge=True),
+        Case("logits of 1000", changed(high, W2=up * high.W2, b2=up * high.b2), edge=True),
     ]
 
 
@@ -90,7 +91,7 @@ def of_gradients(rng):
     return [
         *of_network(rng),
         Case("in other units: W₁, b₁, γ and β 2³³ times as large, W₂ as much smaller", v, edge=True, telling=True),
-        Case("with logits that are 2⁶⁰ apart", changed(w, b2=2.0**60 * rng.permutation(w.C)), edge=True, telling=True, unless="logits of 1000"),
+        Case("with logits of 2⁶⁰ and −2⁶⁰", changed(w, b2=2.0**60 * rng.permutation([1.0, -1.0, -1.0])), edge=True, telling=True, unless="logits of 1000"),
     ]
 
 
