@@ -37,10 +37,15 @@ class Grading:
         mode: of the sandbox.
         hints: "full", "term" or "none".
         seed: of the cases. hidden: with those that students do not see.
+        only: a task, to grade nothing but this one and those that it may call.
     """
 
-    def __init__(self, assignment: Assignment, mode: str, hints: str = "full", seed: int = 1, hidden: bool = True) -> None:
+    def __init__(self, assignment: Assignment, mode: str, hints: str = "full", seed: int = 1, hidden: bool = True, only: str | None = None) -> None:
         self.assignment, self.mode, self.hints, self.seed, self.hidden = assignment, mode, hints, seed, hidden
+        wanted = [only] if only is not None else list(assignment.tasks)
+        for name in wanted:
+            wanted += [used for used in assignment.tasks[name].uses if used not in wanted]
+        self.tasks = [t for t in assignment.tasks.values() if t.name in wanted]
         self.packages = tuple(dict.fromkeys(p for t in assignment.tasks.values() for p in t.packages))
         self.limits = Limits(memory=(4 << 30), threads=4) if "numba" in self.packages else Limits()
 
@@ -119,7 +124,7 @@ def grade_one(grading: Grading, submission: Submission) -> dict[str, Any]:
     results: list[TaskResult] = []
     notes: list[str] = []
     attention = submission.problem
-    tasks = list(grading.assignment.tasks.values())
+    tasks = grading.tasks
     if submission.problem is not None:
         results = [_nothing(t, Finding("cannot be read", submission.problem or "")) for t in tasks]
     else:
