@@ -161,10 +161,10 @@ def _judge_output(task: Task, output: Output, cases: Sequence[Case], got: list[A
         said = f"the numbers of {output.name} are right, but it is {others[0][0]} where {others[0][1]} is expected, as the input"
         return OutputResult(output.name, 1 - task.edge_share, [Finding(f"{output.name}: dtype", said, "a result has the dtype of its input")])
     general = all(ok for ok, c in zip(good, cases) if not c.edge)
-    edges = [ok for ok, c in zip(good, cases) if c.edge and not c.telling]
+    edges = [ok for ok, c, g in zip(good, cases, got) if c.edge and (not c.telling or g is None)]
     credit = 1 - task.edge_share * edges.count(False) / max(len(edges), 1) if general else 0.0
     wrong = [c.name for ok, c in zip(good, cases) if not ok]
-    told = next((c for ok, c in zip(good, cases) if c.telling and not ok and c.unless not in wrong), None)
+    told = next((c for ok, c, g in zip(good, cases, got) if c.telling and not ok and g is not None and c.unless not in wrong), None)
     if general and told is not None and not any(matches(w, cases, got, right, tolerance) for w in output.mistakes()):
         return OutputResult(output.name, 0.0, [lost_digits(output.name, told)], wrong)
     if single and not task.float32 and all(g is not None and same(g, r, c.rtol32) for g, r, c in zip(got, right, cases)):
