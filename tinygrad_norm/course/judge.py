@@ -189,7 +189,8 @@ def _outputs(task: Task, result: Any) -> list[Any] | str:
         except (ValueError, TypeError):
             array = np.asarray(None)
         if array.dtype.kind not in "biuf":
-            return f"{task.name} returned {'None' if part is None else type(part).__name__} for {name}; expected an array of numbers"
+            came = "None" if part is None else f"an array of {part.dtype}" if isinstance(part, np.ndarray) else type(part).__name__
+            return f"{task.name} returned {came} for {name}; expected an array of real numbers"
         parts.append(array)
     return parts
 
