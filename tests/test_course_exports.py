@@ -97,6 +97,27 @@ def test_gradescope(name, tmp_path):
     assert any("is not written yet" in t["output"] for t in made["tests"])
 
 
+def test_gradescope_of_a_source_of_ones_own(tmp_path):
+    """Which is in no package that a student can have; the guide's example."""
+    guide = (ROOT / "notebooks" / "assignments" / "instructors_guide.md").read_text(encoding="utf-8")
+    (tmp_path / "b1_power.py").write_text(guide.split("```python\n")[1].split("```")[0], encoding="utf-8")
+    archive, student = export(load(str(tmp_path / "b1_power.py")), "gradescope", tmp_path)
+    with zipfile.ZipFile(archive) as zipped:
+        assert [n for n in zipped.namelist() if "/assignments/" in n] == ["package/tinygrad_norm/course/assignments/b1_power.py"]
+        zipped.extractall(tmp_path / "source")
+    (tmp_path / "submission").mkdir()
+    work = student.read_text(encoding="utf-8").replace("raise NotImplementedError()", "dx = x**2 * dy")
+    (tmp_path / "submission" / "mine.ipynb").write_text(work, encoding="utf-8")
+    script = tmp_path / "source" / "run_autograder"
+    if best_mode()[0] == "plain":
+        script.write_text(script.read_text().replace("--hints full", "--hints full --unsafe"))
+    environment = {"PATH": os.environ["PATH"], "AUTOGRADER": str(tmp_path), "PYTHON": sys.executable}
+    run = subprocess.run(["bash", str(script)], env=environment, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    made = json.loads((tmp_path / "results" / "results.json").read_text())
+    assert made["score"] == 0 and "forgot the factor 3" in made["tests"][0]["output"]
+
+
 def test_gradescope_where_the_grader_does_not_start(tmp_path):
     """The result that was written first stands."""
     archive, _ = export(load("a3"), "gradescope", tmp_path)

@@ -148,7 +148,7 @@ def read(path: Path) -> Assignment:
     lacking = [name for name in points if name not in tasks]
     if lacking or not tasks:
         raise ValueError(f"{path.name}: no grader cell calls task({lacking[0] if lacking else '…'}, cases=…, outputs=…)")
-    return Assignment(path.stem, cells, tasks, {k: v for k, v in reference.items() if callable(v)}, hashlib.sha256(text.encode()).hexdigest()[:16])
+    return Assignment(path.stem, cells, tasks, {k: v for k, v in reference.items() if callable(v)}, text)
 
 
 def names() -> list[str]:
@@ -187,11 +187,12 @@ class Assignment:
         name: "a3_layer_norm"; id: "a3". title: its first heading.
         cells, tasks, questions: in order.
         reference: the functions of the solution, as attributes.
-        digest: of the source, so that results of another version are not taken for this one's.
+        text: of the source; digest: of it, so that results of another version are not taken for this one's.
     """
 
-    def __init__(self, name: str, cells: list[Cell], tasks: dict[str, Task], reference: dict[str, Any], digest: str) -> None:
-        self.name, self.id, self.cells, self.tasks, self.digest = name, name.split("_")[0], cells, tasks, digest
+    def __init__(self, name: str, cells: list[Cell], tasks: dict[str, Task], reference: dict[str, Any], text: str) -> None:
+        self.name, self.id, self.cells, self.tasks, self.text = name, name.split("_")[0], cells, tasks, text
+        self.digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         self.reference = SimpleNamespace(**reference)
         self.title = next((m.group(1) for c in cells if c.markdown and (m := re.match(r"#+ (.*)", c.source))), name)
         self.questions = [
