@@ -47,6 +47,7 @@ check(relu_kernel)
 
 # %% grader
 from tinygrad_norm.course.task import Case, Faster, Output, Values, Wrong, cases_of, norm_values, task
+from tinygrad_norm.course.wrong_stages import wrong_rstd
 
 
 def of_rows(rng):
@@ -188,11 +189,8 @@ task(
     cases=of_norm,
     faster=Faster(5, for_the_clock, than="layer_norm_numpy", repeat=200),
     outputs=[Output("y", line="yⱼ = γⱼ (xⱼ − μ)·rstd + βⱼ, row by row", wrong=[
-        with_rstd("unbiased variance", BIASED, lambda v: 1 / np.sqrt(v.var * v.M / (v.M - 1) + v.eps)),
+        *wrong_rstd(BIASED, INSIDE, lambda v, r: v.deviation * r * v.weight + v.bias),
         with_rstd("a sum for the variance", BIASED, lambda v: 1 / np.sqrt(v.var * v.M + v.eps)),
-        with_rstd("eps outside the root", INSIDE, lambda v: 1 / (np.sqrt(v.var) + v.eps)),
-        with_rstd("eps dropped", INSIDE, lambda v: 1 / np.sqrt(v.var)),
-        with_rstd("a variance for a deviation", INSIDE, lambda v: 1 / (v.var + v.eps)),
         with_rstd("std for 1/std", INSIDE, lambda v: 1 / v.rstd),
         Wrong("sums not set to 0 for each row", "each row has its own μ and var", running_on),
         Wrong("β forgotten", "yⱼ = γⱼ x̂ⱼ + βⱼ", lambda v: v.xhat * v.weight),
