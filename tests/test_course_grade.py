@@ -92,6 +92,8 @@ def test_a_later_task_works_on_the_reference_where_an_earlier_one_failed():
 
 def test_a_numeric_derivative_is_caught_and_loops_are_not():
     result = graded(solved(extra=NUMERIC))
+    assert result["score"] == 10 and "a difference quotient loses them" in lines(result, "layer_norm_backward")
+    result = graded(solved(extra=NUMERIC.replace("    dx =", "    h *= np.abs(x).max()\n    dx =", 1)))  # a step in proportion keeps its digits, but not the time
     assert result["score"] == 10 and "a derivative taken numerically" in lines(result, "layer_norm_backward")
     assert graded(solved(extra=LOOPS))["score"] == 15
 
