@@ -1,6 +1,7 @@
 """The sources of the assignments: notebooks do not drift from them, solutions are right, the mistakes they list are told apart."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 
 import tinygrad_norm as tg
 from tinygrad_norm.autograd.power import BANK
-from tinygrad_norm.course import load, names
+from tinygrad_norm.course import assignment, load, names
 from tinygrad_norm.course.assignment import FOLDER, parse, read
 from tinygrad_norm.course.diagnosis import same
 from tinygrad_norm.course.judge import judge
@@ -158,7 +159,8 @@ def test_check_says_what_failed():
         a3.check(no_such_task)
 
 
-def test_a_numeric_derivative_is_found_out_in_a_cell():
+def test_a_numeric_derivative_is_found_out_in_a_cell(monkeypatch):
+    monkeypatch.setattr(assignment, "complex_step", lambda *a: False)  # by size alone
     a3 = load("a3")
 
     def layer_norm_backward(dy, x, weight, eps, h=1e-20):
@@ -237,6 +239,28 @@ def test_a6_kernels_say_what_numpy_says(kind):
     for mine, theirs in zip(a6.layer_norm_backward_kernel.py_func(dy, x, weight, 0.3), a6.layer_norm_backward_numpy(dy, x, weight, 0.3)):
         assert mine.dtype == kind
         np.testing.assert_allclose(mine, theirs, **close)
+
+
+def test_a_kernel_is_checked_before_it_is_compiled(capsys):
+    """What is wrong, or outside of an array, which compiled code does not notice, is said at once; what is right is compiled and checked again."""
+    numba, a6 = pytest.importorskip("numba"), load("a6")
+    source = next(c.solved for c in a6.cells if c.options.get("task") == "relu_kernel")
+    for old, new, said in (
+        ("0 if x[n, j] <= 0 else x[n, j]", "x[n, j] if x[n, j] > 0 else 0", "NaN becomes 0"),
+        ("range(x.shape[1])", "range(x.shape[1] + 1)", "raised IndexError"),
+        ("y[n, j] = 0 if x[n, j] <= 0 else x[n, j]", "raise NotImplementedError()", "relu_kernel is not written yet"),
+        ("", "", "2 of 2 points"),
+    ):
+        space = {"np": np, "njit": numba.njit}
+        exec(source.replace(old, new), space)
+        start = time.monotonic()
+        checked = a6.check(space["relu_kernel"])
+        assert said in str(checked)
+        printed = capsys.readouterr().out
+        if old:
+            assert not checked.right and not space["relu_kernel"].signatures and not printed and time.monotonic() - start < 1
+        else:
+            assert checked.right and len(space["relu_kernel"].signatures) == 2 and "as plain Python right; now it is compiled" in printed
 
 
 def test_another_dtype_is_told():

@@ -32,6 +32,7 @@ import numpy as np
 
 from .diagnosis import Finding
 from .judge import TaskResult, judge
+from .numeric import COMPLEX_STEP, asked_of, complex_step, words_beside
 from .task import Task, collected
 from .worker import run_cell, say_error
 
@@ -147,7 +148,7 @@ def read(path: Path) -> Assignment:
     lacking = [name for name in points if name not in tasks]
     if lacking or not tasks:
         raise ValueError(f"{path.name}: no grader cell calls task({lacking[0] if lacking else '…'}, cases=…, outputs=…)")
-    return Assignment(path.stem, cells, tasks, {k: v for k, v in reference.items() if callable(v)}, hashlib.sha256(text.encode()).hexdigest()[:16])
+    return Assignment(path.stem, cells, tasks, {k: v for k, v in reference.items() if callable(v)}, text)
 
 
 def names() -> list[str]:
@@ -186,11 +187,12 @@ class Assignment:
         name: "a3_layer_norm"; id: "a3". title: its first heading.
         cells, tasks, questions: in order.
         reference: the functions of the solution, as attributes.
-        digest: of the source, so that results of another version are not taken for this one's.
+        text: of the source; digest: of it, so that results of another version are not taken for this one's.
     """
 
-    def __init__(self, name: str, cells: list[Cell], tasks: dict[str, Task], reference: dict[str, Any], digest: str) -> None:
-        self.name, self.id, self.cells, self.tasks, self.digest = name, name.split("_")[0], cells, tasks, digest
+    def __init__(self, name: str, cells: list[Cell], tasks: dict[str, Task], reference: dict[str, Any], text: str) -> None:
+        self.name, self.id, self.cells, self.tasks, self.text = name, name.split("_")[0], cells, tasks, text
+        self.digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         self.reference = SimpleNamespace(**reference)
         self.title = next((m.group(1) for c in cells if c.markdown and (m := re.match(r"#+ (.*)", c.source))), name)
         self.questions = [
@@ -246,7 +248,17 @@ class Assignment:
     def _check_here(self, task: Task, function: Callable[..., Any], seed: int) -> TaskResult:
         cases = task.draw(seed, hidden=False)
         with _deadline(task.seconds):
-            result = judge(task, cases, [call_here(function, task.arguments(c.values)) for c in cases])
+            plain = getattr(function, "py_func", function)  # what numba would compile: first as Python, so that what is wrong is said at once
+            answers = [call_here(plain, task.arguments(c.values)) for c in cases]
+            result = judge(task, cases, answers)
+            failed = {a["error"]["kind"] for a in answers if "error" in a}
+            if plain is not function and (result.right or failed) and not failed & {"NotImplementedError", "IndexError"}:  # compiled, that one is not noticed
+                if not function.signatures:  # type: ignore[attr-defined]
+                    print(f"{task.name}: as plain Python {'right' if result.right else 'not right'}; now it is compiled, a second or two", flush=True)
+                answers = [a if c.plain and "error" not in a else call_here(function, task.arguments(c.values)) for c, a in zip(cases, answers)]
+                result = judge(task, cases, answers)
+        if asked_of(task, cases) and result.points and complex_step(task.name, words_beside(function)):
+            return result.no_points(COMPLEX_STEP)
         if result.right_in_general and task.large is not None:
             values, limit = task.large(np.random.RandomState(seed)), time_limit(task)
             with _deadline(limit):
@@ -260,7 +272,7 @@ class Assignment:
             args = task.arguments(task.faster.case(np.random.RandomState(seed)))
             than = getattr(self.reference, task.faster.than) if task.faster.than else task.reference
             with _deadline(task.seconds):
-                raced(task, result, _seconds_of(than, args, task.faster.repeat) / _seconds_of(function, args, task.faster.repeat))
+                raced(task, result, _times_as_fast(than, function, args, task.faster.factor))
         return result
 
 
@@ -325,18 +337,22 @@ def raced(task: Task, result: TaskResult, times: float) -> TaskResult:
     return result
 
 
-def _seconds_of(function: Callable[..., Any], args: list[Any], repeat: int) -> float:
-    """For one call, the best of three times so many; or of one that is slow. The first call of all is not counted, it may compile."""
-    function(*args)
-    times: list[float] = []
-    for calls in (1, repeat, repeat, repeat):
-        if times and times[0] > 0.2:
+def _times_as_fast(than: Callable[..., Any], function: Callable[..., Any], args: list[Any], enough: float) -> float:
+    """How many times; in turns, each by its best call, so that what else the machine does slows both. A race that is lost is run again."""
+    best = [np.inf, np.inf]
+    for _ in range(5):
+        for k, one in enumerate((than, function)):
+            times: list[float] = []
+            while len(times) < 2 or sum(times[1:]) < 0.05:  # the first may compile
+                start = time.perf_counter()
+                one(*args)
+                times.append(time.perf_counter() - start)
+                if times[0] > 0.1 and not hasattr(one, "py_func"):
+                    break  # slow, and nothing that compiles
+            best[k] = min(*times, best[k])
+        if best[0] >= enough * best[1] or best[1] > best[0]:
             break
-        start = time.perf_counter()
-        for _ in range(calls):
-            function(*args)
-        times.append((time.perf_counter() - start) / calls)
-    return min(times)
+    return best[0] / best[1]
 
 
 def too_slow(task: Task, limit: float) -> Finding:

@@ -88,10 +88,9 @@ def nbgrader_points(assignment: str, task: str, cells: Sequence[str]) -> float:
 
 
 def _one_task(assignment: str, task: str, cells: list[str]) -> None:
-    """What the fresh process does: grades all, prints one task's result as JSON."""
+    """What the fresh process does: grades the task, and before it those that it may call; prints its result as JSON."""
     mode, _ = best_mode()
-    result = grade_one(Grading(load(assignment), mode), Submission("notebook", cells))
-    (found,) = (t for t in result["tasks"] if t["name"] == task)
+    found = grade_one(Grading(load(assignment), mode, only=task), Submission("notebook", cells))["tasks"][-1]
     print(json.dumps({"points": found["points"], "lines": found["lines"]}))
 
 
@@ -130,7 +129,7 @@ exit $code
 def _gradescope_zip(assignment: Assignment, archive: Path) -> None:
     """setup.sh and run_autograder at its root, and this package, as far as the grader needs it, beside them."""
     package = FOLDER.parent.parent
-    others = {p for p in FOLDER.glob("*.py") if p.stem != assignment.name}
+    sources = set(FOLDER.glob("*.py"))
     packages = {p for t in assignment.tasks.values() for p in t.packages}
     requirements = " ".join(f"'{name}'" for name in ("numpy>=2.0", "numba>=0.60") if name.split(">")[0] in packages | {"numpy"})
     part = archive.with_name(archive.name + f".{os.getpid()}.part")
@@ -140,12 +139,13 @@ def _gradescope_zip(assignment: Assignment, archive: Path) -> None:
             info.external_attr = 0o755 << 16
             info.compress_type = zipfile.ZIP_DEFLATED
             zipped.writestr(info, text)
-        for path in sorted(package.rglob("*.py")):
-            if path not in others:
-                info = zipfile.ZipInfo(f"package/tinygrad_norm/{path.relative_to(package).as_posix()}", (2026, 1, 1, 0, 0, 0))
-                info.external_attr = 0o644 << 16
-                info.compress_type = zipfile.ZIP_DEFLATED
-                zipped.writestr(info, path.read_bytes())
+        files = {path.relative_to(package).as_posix(): path.read_bytes() for path in sorted(package.rglob("*.py")) if path not in sources}
+        files[f"course/assignments/{assignment.name}.py"] = assignment.text.encode()  # and no other's; it may be one of the instructor's own
+        for name, data in files.items():
+            info = zipfile.ZipInfo(f"package/tinygrad_norm/{name}", (2026, 1, 1, 0, 0, 0))
+            info.external_attr = 0o644 << 16
+            info.compress_type = zipfile.ZIP_DEFLATED
+            zipped.writestr(info, data)
     os.replace(part, archive)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..autograd.power import BANK, RECIPES
 from ..autograd.target import Array
+from ..autograd.wrong_layers import cross_entropy_values, linear_values
 from ..autograd.wrong_norms import Values, Wrong, norm_values
 
 __all__ = ["Array", "Case", "Faster", "Output", "Task", "Values", "Wrong", "cases_of", "collected", "large_norm", "norm_values", "task"]
@@ -27,6 +28,9 @@ class Case(NamedTuple):
         edge: without a wrong general case it only costs a share of the points.
         hidden: left out of the student's own checks.
         rtol, rtol32: how close an answer must come, relative to the largest right value: in float64, and in float32 where the task allows it.
+        telling: a derivation keeps its digits here and a difference quotient loses them: an answer that is right in general and wrong here
+            is taken for a numeric derivative; `unless` it is wrong in the edge case of this name as well.
+        plain: in a student's own check a function that numba compiles is run as plain Python here, so that there is less to compile.
     """
 
     name: str
@@ -35,6 +39,9 @@ class Case(NamedTuple):
     hidden: bool = False
     rtol: float = 1e-6
     rtol32: float = 5e-4
+    telling: bool = False
+    unless: str = ""
+    plain: bool = False
 
 
 class Output(NamedTuple):
@@ -186,12 +193,13 @@ _NAMES = {
 _EDGES = {"three axes", "two features", "two channels", "an ignored row", "logits of 1000"}
 
 
-def cases_of(op: str, leave_out: Sequence[str] = ()) -> Callable[[np.random.RandomState], list[Case]]:
-    """The cases of one of `autograd.power.RECIPES` that lets nothing through, and for the norms a constant sample and a mean of 1e4.
+def cases_of(op: str, leave_out: Sequence[str] = (), derived: bool = False) -> Callable[[np.random.RandomState], list[Case]]:
+    """The cases of one of `autograd.power.RECIPES` that lets nothing through, and a few more that only an assignment needs.
 
     Args:
         op: "layer_norm", "batch_norm", "linear", "relu" or "cross_entropy".
         leave_out: names of cases: "three axes" where a task is of matrices only.
+        derived: the task is a backward pass that is to be derived: with a telling case as well.
     """
 
     def make(rng: np.random.RandomState) -> list[Case]:
@@ -209,9 +217,33 @@ def cases_of(op: str, leave_out: Sequence[str] = ()) -> Callable[[np.random.Rand
             for name, x in (("a constant sample" if op == "layer_norm" else "a constant channel", constant), ("mean 1e4", v.x + 1e4)):
                 values = _with_names(op, norm_values(op, x, weight, bias, v.dy, v.eps, **more))
                 made.append(Case(name, values, edge=True, hidden=True, rtol=1e-5, rtol32=1.0 if name == "mean 1e4" else 5e-4))
+        if op == "cross_entropy":  # no one number taken off all rows, and no limit on them, will do
+            far = drawn[0].z + 900.0 * rng.permutation([-1, -0.5, 0, 0.5, 1, 0.9])[:, None]
+            far[:, rng.randint(far.shape[1])] += 1000  # nor is the mean of a row enough
+            made.append(Case("rows far apart", _with_names(op, cross_entropy_values(far, drawn[0].t, drawn[0].u)), edge=True, rtol=5e-4))
+        if derived:
+            made.append(_in_other_units(op, drawn[0], rng))
         return [c for c in made if c.name not in leave_out]
 
     return make
+
+
+def _in_other_units(op: str, v: Values, rng: np.random.RandomState) -> Case:
+    """The general case with its numbers multiplied by powers of two: a derivation gives the same digits, in whatever order it is computed.
+
+    A step of 1e-6 is lost beside an x of 2³³, and one along dy goes out of sight; so are a limit on x and a small number that is added.
+    """
+    if op.endswith("norm"):
+        more = {"running_mean": v.running_mean * 2.0**33, "running_var": v.running_var * 2.0**66, "momentum": v.momentum}
+        weight, bias = v.gamma.reshape(v.parameter_shape), v.beta.reshape(v.parameter_shape)
+        values = norm_values(op, v.x * 2.0**33, weight, bias, v.dy * 2.0**60, v.eps * 2.0**66, **more)
+        return Case("in other units: x 2³³, eps 2⁶⁶ and dy 2⁶⁰ times as large", _with_names(op, values), edge=True, telling=True)
+    if op == "linear":
+        values = linear_values(v.x * 2.0**33, v.W * 2.0**33, v.b * 2.0**66, v.dy * 2.0**33, v.before * 2.0**66)
+        return Case("in other units: x, W and dy 2³³ times as large", _with_names(op, values), edge=True, telling=True)
+    largest = rng.randint(v.C, size=(v.rows, 1)) == np.arange(v.C)
+    z = np.where(largest, 2.0**60, -(2.0**60))  # a softmax has no units; here it is 1 at the largest and 0 elsewhere
+    return Case("with logits of 2⁶⁰ and −2⁶⁰", _with_names(op, cross_entropy_values(z, v.t, v.u)), edge=True, telling=True, unless="logits of 1000")
 
 
 def _with_names(op: str, v: Values) -> Values:

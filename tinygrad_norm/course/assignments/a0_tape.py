@@ -57,12 +57,7 @@ check(walk)
 
 # %% grader
 from tinygrad_norm.course.task import Case, Output, Values, Wrong, task
-
-COMPLETE = "(1): v̄ᵢ is handed on when all uses of vᵢ have been counted; the youngest node that waits is complete"
-ADDED = "(1): v̄ⱼ is the sum over all uses of vⱼ"
-CHAIN = "(1): each use counts v̄ᵢ·∂vᵢ/∂vⱼ"
-BEGIN = "(1): L̄ = 1, and 0 for every other node"
-
+from tinygrad_norm.course.wrong_tapes import CHAIN, COPIED, WRONG_SUMS, WRONG_WALKS, wrong_tapes
 
 def slopes(rng, wiring):
     """The wiring with slopes of both signs, no two alike."""
@@ -97,59 +92,6 @@ def doubled(rng, n=60, m=1100):
     return Values(nodes=[[], *double, *chain, [(n, 1.0), (n + m, 1.0)]], root=n + m + 1)
 
 
-def walked(v, order=None, step=lambda g, i, j, slope: g[j] + g[i] * slope, begin=None):
-    """The walk with one thing in it done otherwise."""
-    g = np.zeros(len(v.nodes)) if begin is None else begin
-    if begin is None:
-        g[v.root] = 1
-    for i in order or range(v.root, -1, -1):
-        for j, slope in v.nodes[i]:
-            g[j] = step(g, i, j, slope)
-    return g
-
-
-def in_recursion(v, once=False):
-    """Each node handed on at each visit, with all that has arrived so far; or at its first visit alone."""
-    g, seen = np.zeros(len(v.nodes)), set()
-    g[v.root] = 1
-
-    def visit(i):
-        if not (once and i in seen):
-            seen.add(i)
-            for j, slope in v.nodes[i]:
-                g[j] += g[i] * slope
-                visit(j)
-
-    visit(v.root)
-    return g
-
-
-def discovered(v, last_in_first_out):
-    """Each node once, in the order in which the walk comes by it."""
-    g, seen, waiting = np.zeros(len(v.nodes)), {v.root}, [v.root]
-    g[v.root] = 1
-    while waiting:
-        i = waiting.pop(-1 if last_in_first_out else 0)
-        for j, slope in v.nodes[i]:
-            g[j] += g[i] * slope
-            if j not in seen:
-                seen.add(j)
-                waiting.append(j)
-    return g
-
-
-def reached(v):
-    found = {v.root}
-    for i in range(v.root, -1, -1):
-        if i in found:
-            found |= {j for j, _ in v.nodes[i]}
-    return sorted(found, reverse=True)
-
-
-def last_write(g, i, j, slope):
-    return g[i] * slope
-
-
 SLOW = (
     "every path walked anew",
     "each path from the root back to an input is walked by itself, and a graph of 60 nodes can have 2⁶⁰ of them (or the derivative is taken "
@@ -161,27 +103,9 @@ task(
     large=doubled,
     slow=SLOW,
     outputs=[
-        Output("grads", line="v̄ⱼ = Σ v̄ᵢ ∂vᵢ/∂vⱼ, over all uses of vⱼ", wrong=[
-            Wrong("= for +=", ADDED, lambda v: walked(v, step=last_write)),
-            Wrong("= for +=, among the nodes that the root needs", ADDED, lambda v: walked(v, reached(v), last_write)),
-            Wrong("an input that is used twice counted once", ADDED,
-                  lambda v: walked(Values(nodes=[list(dict(pairs).items()) for pairs in v.nodes], root=v.root))),
-            Wrong("handed on at each visit, before it is complete", COMPLETE, in_recursion),
-            Wrong("each visited once, depth first", COMPLETE, lambda v: in_recursion(v, once=True)),
-            Wrong("each visited once, in the order of a stack", COMPLETE, lambda v: discovered(v, True)),
-            Wrong("each visited once, breadth first", COMPLETE, lambda v: discovered(v, False)),
-            Wrong("the oldest first", COMPLETE, lambda v: walked(v, range(len(v.nodes)))),
-            Wrong("slope without what comes from above", CHAIN, lambda v: walked(v, step=lambda g, i, j, slope: g[j] + slope)),
-            Wrong("slope forgotten", CHAIN, lambda v: walked(v, step=lambda g, i, j, slope: g[j] + g[i])),
-            Wrong("slope added for multiplied", CHAIN, lambda v: walked(v, step=lambda g, i, j, slope: g[j] + g[i] + slope)),
-            Wrong("the root's own gradient is not 1", BEGIN, lambda v: np.zeros(len(v.nodes))),
-            Wrong("nothing arrives but at the root itself", "the walk begins at the root, and it hands on first",
-                  lambda v: 1.0 * (np.arange(len(v.nodes)) == v.root)),
-            Wrong("all gradients begun with 1", BEGIN, lambda v: walked(v, begin=np.ones(len(v.nodes)))),
-            Wrong("begun at the last node, not at the root", BEGIN, lambda v: walked(Values(nodes=v.nodes, root=len(v.nodes) - 1))),
-        ]),
+        Output("grads", line="v̄ⱼ = Σ v̄ᵢ ∂vᵢ/∂vⱼ, over all uses of vⱼ", wrong=WRONG_WALKS),
     ],
-)  # fmt: skip
+)
 
 # %% [markdown] question="complete" points=2
 # A friend writes the walk as a recursion: `visit(i)` adds `grads[i] * slope` to `grads[j]` for each input j of i, and calls `visit(j)` at once.
@@ -220,11 +144,6 @@ def unbroadcast(g, shape):
 check(unbroadcast)
 
 # %% grader
-COPIED = "(2): the sum over all places that a number was copied to"
-ALIGNED = "shapes are aligned at their last axes"
-KEPT = "the gradient has the shape of what it is the gradient of"
-
-
 def broadcasts(rng):
     def case(name, big, small, **more):
         return Case(name, Values(g=rng.standard_normal(big) + 0.3, shape=small), **more)
@@ -240,51 +159,13 @@ def broadcasts(rng):
     ]
 
 
-def leading(v):
-    return tuple(range(v.g.ndim - len(v.shape)))
-
-
-def stretched(v):
-    """The axes of length 1, as g counts them."""
-    lead = v.g.ndim - len(v.shape)
-    return tuple(lead + i for i, n in enumerate(v.shape) if n == 1 and v.g.shape[lead + i] != 1)
-
-
-def copied(v):
-    return (*leading(v), *stretched(v))
-
-
-def one_copy(v):
-    return v.g[tuple(slice(0, 1) if axis in copied(v) else slice(None) for axis in range(v.g.ndim))].reshape(v.shape)
-
-
-def first_fits(v):
-    """Aligned at the first axes: what is left over at the end is summed."""
-    axes = tuple(i for i in range(v.g.ndim) if i >= len(v.shape) or v.shape[i] == 1 != v.g.shape[i])
-    return v.g.sum(axis=axes, keepdims=True).reshape(v.shape)
-
-
-def from_the_left(v):
-    return v.g.ndim > len(v.shape) > 0 and all(n in (1, m) for n, m in zip(v.shape, v.g.shape))
-
-
 task(
     unbroadcast,
     cases=broadcasts,
     outputs=[
-        Output("grad", line=COPIED, wrong=[
-            Wrong("not summed", COPIED, lambda v: v.g),
-            Wrong("axes of length 1 not summed", COPIED, lambda v: v.g.sum(axis=leading(v))),
-            Wrong("axes in front not summed", COPIED, lambda v: v.g.sum(axis=stretched(v), keepdims=True)),
-            Wrong("axes of length 1 lost in the sum: keepdims", KEPT, lambda v: v.g.sum(axis=copied(v))),
-            Wrong("axes in front kept in the sum", KEPT, lambda v: v.g.sum(axis=copied(v), keepdims=True)),
-            Wrong("a mean for the sum", COPIED, lambda v: v.g.mean(axis=copied(v), keepdims=True).reshape(v.shape)),
-            Wrong("one of the copies, not their sum", COPIED, one_copy),
-            Wrong("everything summed", COPIED, lambda v: v.g.sum()),
-            Wrong("aligned at the first axes", ALIGNED, first_fits, from_the_left),
-        ]),
+        Output("grad", line=COPIED, wrong=WRONG_SUMS),
     ],
-)  # fmt: skip
+)
 
 # %% [markdown]
 # ## 3 · One node backwards
@@ -336,6 +217,9 @@ def nodes_alone(rng):
         x, y = operands(rng, a), operands(rng, b)
         out = (a[0], b[1]) if op == "matmul" else np.broadcast_shapes(a, b)
         made.append(Case(f"{op} of {a} and {b}", Values(op=op, a=x, b=y, g=rng.standard_normal(out) + 0.3)))
+    for op, up in (("add", 100), ("sub", 100), ("mul", 40), ("div", 40)):
+        v = Values(op=op, a=2.0**40 * operands(rng, (4, 3)), b=2.0**up * operands(rng, (3,)), g=operands(rng, (4, 3)))
+        made.append(Case(f"for {op} with a of 1e12 and b of 1e{up * 3 // 10}", v, edge=True, telling=True))
     x = operands(rng, (2, 3))
     made.append(Case("mul by a single number", Values(op="mul", a=x, b=operands(rng, ()), g=rng.standard_normal((2, 3)) + 0.3), edge=True))
     return made
@@ -472,6 +356,9 @@ def tapes(rng):
     ):
         graph = recorded([operands(rng, shape) for shape in shapes], [*STEPS, ("add", 12, 12)])  # the last one is younger than the root
         made.append(Case(name, Values(graph=graph, root=12, dy=rng.standard_normal(graph[12][2].shape) + 0.4), **more))
+    graph = recorded([2.0**15 * operands(rng, shape) for shape in ((4, 3), (3, 3), (3,))], STEPS)
+    large = Values(graph=graph, root=12, dy=rng.standard_normal(graph[12][2].shape) + 0.4)
+    made.append(Case("with x, w and b 2¹⁵ times as large", large, edge=True, telling=True))
     return made
 
 
@@ -481,72 +368,13 @@ def doubling_tape(rng, n=60, k=8192):
     return Values(graph=recorded(leaves, steps), root=n + 4, dy=rng.standard_normal((4, 4)))
 
 
-def carried(v, k, add=lambda old, new: old + new, dy=None, root=None):
-    """The gradient of leaf k, with one thing done otherwise."""
-    root = v.root if root is None else root
-    grads = [np.zeros_like(value) for _, _, value in v.graph]
-    grads[root] = v.dy.copy() if dy is None else dy
-    for i in range(root, -1, -1):
-        op, inputs, _ = v.graph[i]
-        if op != "leaf":
-            for j, new in zip(inputs, op_backward(op, *(v.graph[j][2] for j in inputs), grads[i])):
-                grads[j] = add(grads[j], new)
-    return grads[k]
-
-
-def too_early(v, k):
-    """Handed on at each visit, with all that has arrived so far."""
-    grads = [np.zeros_like(value) for _, _, value in v.graph]
-    grads[v.root] = v.dy.copy()
-
-    def visit(i):
-        op, inputs, _ = v.graph[i]
-        if op != "leaf":
-            for j, new in zip(inputs, op_backward(op, *(v.graph[j][2] for j in inputs), grads[i])):
-                grads[j] = grads[j] + new
-                visit(j)
-
-    visit(v.root)
-    return grads[k]
-
-
-def shared(v, k):
-    """What arrives first is kept as it is, and what arrives later is added to it in place; an add hands the same array to both inputs."""
-    grads = [None] * len(v.graph)
-    grads[v.root] = v.dy.copy()
-    for i in range(v.root, -1, -1):
-        op, inputs, _ = v.graph[i]
-        if op == "leaf" or grads[i] is None:
-            continue
-        new = op_backward(op, *(v.graph[j][2] for j in inputs), grads[i])
-        for m, j in enumerate(inputs):
-            same = op in ("add", "sub") and (op, m) != ("sub", 1) and v.graph[j][2].shape == grads[i].shape
-            arriving = grads[i] if same else np.asarray(new[m])
-            if grads[j] is None:
-                grads[j] = arriving
-            else:
-                grads[j] += arriving
-    return grads[k]
-
-
-def of_leaf(k):
-    return [
-        Wrong("= for +=", ADDED, lambda v: carried(v, k, lambda old, new: new)),
-        Wrong("handed on at each visit, before it is complete", COMPLETE, lambda v: too_early(v, k)),
-        Wrong("ones for dy", "the root's gradient is dy", lambda v: carried(v, k, dy=np.ones_like(v.dy))),
-        Wrong("begun at the last node, not at the root", "the root's gradient is dy", lambda v: carried(v, k, root=len(v.graph) - 1)),
-        Wrong("+= on an array that another node holds as well", "each node has a gradient of its own: grads[j] = grads[j] + …", lambda v: shared(v, k)),
-        Wrong("zeros", BEGIN, lambda v: 0 * v.graph[k][2]),
-    ]
-
-
 task(
     tape_backward,
     cases=tapes,
     uses=("unbroadcast", "op_backward"),
     large=doubling_tape,
     slow=SLOW,
-    outputs=[Output(name, line="(1), node by node, the youngest first", wrong=of_leaf(k)) for k, name in enumerate(("dx", "dw", "db"))],
+    outputs=[Output(name, line="(1), node by node, the youngest first", wrong=wrong_tapes(k, op_backward)) for k, name in enumerate(("dx", "dw", "db"))],
 )
 
 # %% [markdown] question="one_rule" points=1

@@ -85,11 +85,12 @@ DX, DW, DB = "∂yₒ/∂xᵢ = wₒᵢ: dxᵢ = Σₒ dyₒ wₒᵢ", "∂yₒ/
 
 
 def one_sample(rng):
-    return [
-        Case(name, Values(x=rng.standard_normal(i) + 0.3, W=w, weight=w, dy=rng.standard_normal(o) + 0.4))
-        for name, o, i in (("general", 3, 4), ("square", 4, 4))
-        for w in [rng.standard_normal((o, i)) + 0.2]
-    ]
+    made = []
+    for name, o, i, times in (("general", 3, 4, 1), ("square", 4, 4, 1), ("in other units: x, W and dy 2³³ times as large", 3, 4, 2.0**33)):
+        w = times * (rng.standard_normal((o, i)) + 0.2)
+        v = Values(x=times * (rng.standard_normal(i) + 0.3), W=w, weight=w, dy=times * (rng.standard_normal(o) + 0.4))
+        made.append(Case(name, v, edge=times > 1, telling=times > 1))
+    return made
 
 
 task(
@@ -153,7 +154,7 @@ def wide(rng, i=32768):
 
 task(
     linear_backward,
-    cases=cases_of("linear"),
+    cases=cases_of("linear", derived=True),
     large=wide,
     outputs=[
         Output("dx", "linear dx", line="(2): dx = dy W"),
@@ -302,7 +303,9 @@ def networks(rng):
             x[0], weight1[:2], bias1[:2] = 0.5, (1, -1, 1, -1), 0
         dy = rng.standard_normal((n, o)) + 0.4
         made.append(Case(name, network_values(x, weight1, bias1, rng.standard_normal((o, h)) + 0.2, dy), edge=edge))
-    return made
+    v, up = made[0].values, 2.0**20
+    v = network_values(up * v.x, up * v.weight1, up**2 * v.bias1, up * v.weight2, up * v.dy)
+    return [*made, Case("in other units: x, dy and the weights 2²⁰ times as large, b₁ 2⁴⁰ times", v, edge=True, telling=True)]
 
 
 def wide_network(rng, i=32768):

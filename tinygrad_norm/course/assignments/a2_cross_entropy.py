@@ -54,7 +54,7 @@ def logits_alone(rng):
         return Case(name, Values(logits=z, z=z, p=quotient(np.exp(z - z.max(axis=-1, keepdims=True)))), **more)
 
     far = rng.standard_normal((3, 4)) + np.array([[900.0], [0.0], [-900.0]])
-    high = rng.standard_normal((4, 3))
+    high = rng.standard_normal((4, 6))  # so many classes that the mean of a row is not enough to take off
     high[:, 0] += 1000
     return [
         case("general", rng.standard_normal((6, 5)) + 0.3),
@@ -79,6 +79,7 @@ task(
     outputs=[
         Output("p", line=NORMALISED, wrong=[
             Wrong("no maximum taken off", SHIFTED, lambda v: quotient(np.exp(v.z))),
+            Wrong("the mean taken off, not the maximum", SHIFTED, lambda v: quotient(np.exp(v.z - v.z.mean(axis=-1, keepdims=True)))),
             Wrong("the maximum of all rows taken off", SHIFTED, lambda v: quotient(np.exp(v.z - v.z.max()))),
             Wrong("the maximum over the batch taken off", SHIFTED, lambda v: quotient(np.exp(v.z - v.z.max(axis=0)))),
             Wrong("the maximum over the batch taken off, the softmax over the batch", ROWS, lambda v: quotient(np.exp(v.z - v.z.max(axis=0)), 0)),
@@ -129,6 +130,10 @@ def ell(v, z=None, axis=1):
     return np.log(np.exp(z - m).sum(axis=axis, keepdims=True)) - (z - m)
 
 
+def naive(z):
+    return np.log(np.exp(z).sum(axis=1, keepdims=True)) - z
+
+
 def mean_at(v, losses, o=None):
     """The mean of what stands at the targets."""
     return np.where(v.o if o is None else o, losses, 0).sum() / v.N
@@ -161,6 +166,7 @@ task(
             Wrong("log(p + 1e-9)", TAKEN, lambda v: mean_at(v, -np.log(v.p + 1e-9))),
             Wrong("p for −ln p", "(1): ℓ = −ln p", lambda v: mean_at(v, v.p)),
             Wrong("1 − p for −ln p", "(1): ℓ = −ln p", lambda v: mean_at(v, 1 - v.p)),
+            Wrong("the mean taken off, not the maximum", "(1): m = maxₖ zₖ", lambda v: mean_at(v, naive(v.z - v.z.mean(axis=1, keepdims=True)))),
             Wrong("m added once too often", TAKEN, lambda v: mean_at(v, ell(v) + v.z.max(axis=1, keepdims=True))),
             Wrong("m forgotten in z − m", TAKEN, lambda v: mean_at(v, ell(v) - v.z.max(axis=1, keepdims=True))),
             Wrong("softmax twice", "cross-entropy takes logits, not probabilities", lambda v: mean_at(v, ell(v, v.p))),
@@ -204,7 +210,9 @@ def softmaxes(rng):
         p = quotient(np.exp(rng.standard_normal(shape) * 1.5))
         return Case(name, Values(p=p, z=p, dp=rng.standard_normal(shape) + 0.4), **more)
 
-    return [case("general", (6, 5)), case("square", (5, 5)), case("three axes", (2, 3, 4), edge=True), case("one sample", (1, 4), edge=True, hidden=True)]
+    made = [case("general", (6, 5)), case("square", (5, 5)), case("three axes", (2, 3, 4), edge=True), case("one sample", (1, 4), edge=True, hidden=True)]
+    v = Values({**made[0].values, "dp": 2.0**100 * made[0].values.dp})
+    return [*made, Case("with dp 2¹⁰⁰ times as large", v, edge=True, telling=True)]
 
 
 def inner(v, axis=-1, keepdims=True):
@@ -293,7 +301,7 @@ DELL_WRONG = [
 ]
 task(
     cross_entropy_staged,
-    cases=cases_of("cross_entropy"),
+    cases=cases_of("cross_entropy", derived=True),
     uses=("softmax",),
     staged=True,
     large=large_entropy,
@@ -342,7 +350,7 @@ check(cross_entropy_backward)
 # %% grader
 task(
     cross_entropy_backward,
-    cases=cases_of("cross_entropy"),
+    cases=cases_of("cross_entropy", derived=True),
     uses=("softmax",),
     large=large_entropy,
     outputs=[Output("dlogits", "cross_entropy dz", DZ_WRONG, "(5): dz = u (p − o)/N, and 0 in rows that do not count")],

@@ -38,20 +38,10 @@ check(layer_norm_forward)
 
 # %% grader
 from tinygrad_norm.course.task import Output, Wrong, cases_of, large_norm, task
+from tinygrad_norm.course.wrong_stages import DMEAN, DVAR, wrong_dmean, wrong_dvar, wrong_rstd
 
 BIASED = "var = 1/D Σⱼ (xⱼ − μ)²: biased"
 INSIDE = "rstd = (var + eps)^(−½)"
-
-
-def from_rstd(of):
-    """The mistakes in rstd as they show in an output: of(values, the wrong rstd)."""
-    return [
-        Wrong("unbiased variance", BIASED, lambda v: of(v, 1 / np.sqrt(v.var * v.M / (v.M - 1) + v.eps))),
-        Wrong("eps outside the root", INSIDE, lambda v: of(v, 1 / (np.sqrt(v.var) + v.eps))),
-        Wrong("eps added to 1/std", INSIDE, lambda v: of(v, 1 / np.sqrt(v.var) + v.eps)),
-        Wrong("eps dropped", INSIDE, lambda v: of(v, 1 / np.sqrt(v.var))),
-        Wrong("a variance for a deviation", INSIDE, lambda v: of(v, 1 / (v.var + v.eps))),
-    ]
 
 
 def over_batch(v):
@@ -64,20 +54,20 @@ task(
     cases=cases_of("layer_norm"),
     outputs=[
         Output("y", line="yⱼ = γⱼ x̂ⱼ + βⱼ", wrong=[
-            *from_rstd(lambda v, r: v.deviation * r * v.weight + v.bias),
+            *wrong_rstd(BIASED, INSIDE, lambda v, r: v.deviation * r * v.weight + v.bias),
             Wrong(*BATCH, lambda v: over_batch(v) * v.weight + v.bias),
             Wrong("β forgotten", "yⱼ = γⱼ x̂ⱼ + βⱼ", lambda v: v.xhat * v.weight),
             Wrong("γ forgotten", "yⱼ = γⱼ x̂ⱼ + βⱼ", lambda v: v.xhat + v.bias),
             Wrong("γ and β swapped", "yⱼ = γⱼ x̂ⱼ + βⱼ", lambda v: v.xhat * v.bias + v.weight),
         ]),
         Output("xhat", line="x̂ⱼ = (xⱼ − μ)·rstd", wrong=[
-            *from_rstd(lambda v, r: v.deviation * r),
+            *wrong_rstd(BIASED, INSIDE, lambda v, r: v.deviation * r),
             Wrong(*BATCH, over_batch),
             Wrong("the mean not subtracted", "x̂ⱼ = (xⱼ − μ)·rstd", lambda v: v.x * v.rstd),
             Wrong("returned y for x̂", "x̂ is before γ and β", lambda v: v.y),
         ]),
         Output("rstd", line=INSIDE, wrong=[
-            *from_rstd(lambda v, r: r),
+            *wrong_rstd(BIASED, INSIDE, lambda v, r: r),
             Wrong("std for 1/std", INSIDE, lambda v: 1 / v.rstd),
             Wrong("returned the variance", INSIDE, lambda v: v.var),
             Wrong("axis not kept", "rstd is (…, 1)", lambda v: v.rstd[..., 0]),
@@ -144,16 +134,13 @@ def layer_norm_staged(dy, x, weight, eps):
 check(layer_norm_staged)
 
 # %% grader
-def total(v, terms):
-    return terms.sum(axis=-1, keepdims=True)
+def as_it_is(v, statistic):
+    return statistic
 
 
-DVAR = "dvar = Σ dx̂ (x − μ)·(−½)(var + eps)^(−3/2)"
-DMEAN = "dmean = −rstd Σ dx̂"
-ADD_UP = "each of the D elements of x̂ depends on the statistic: their gradients add up"
 task(
     layer_norm_staged,
-    cases=cases_of("layer_norm"),
+    cases=cases_of("layer_norm", derived=True),
     staged=True,
     large=large_norm("layer_norm"),
     outputs=[
@@ -162,23 +149,10 @@ task(
             Wrong("γ twice", "dx̂ = γ⊙dy", lambda v: v.d * v.gamma),
         ]),
         Output("dvar", line=DVAR, wrong=[
-            Wrong("forgot ½ in d(v^−½)", DVAR, lambda v: -total(v, v.d * v.deviation) * v.rstd**3),
-            Wrong("sign of dvar", DVAR, lambda v: 0.5 * total(v, v.d * v.deviation) * v.rstd**3),
-            Wrong("rstd² for rstd³", DVAR, lambda v: -0.5 * total(v, v.d * v.deviation) * v.rstd**2),
-            Wrong("rstd for rstd³", DVAR, lambda v: -0.5 * total(v, v.d * v.deviation) * v.rstd),
-            Wrong("x for x − μ", DVAR, lambda v: -0.5 * total(v, v.d * v.x) * v.rstd**3),
-            Wrong("x̂ for x − μ", DVAR, lambda v: -0.5 * total(v, v.d * v.xhat) * v.rstd**3),
-            Wrong("a mean for the sum", ADD_UP, lambda v: -0.5 * v.m(v.d * v.deviation) * v.rstd**3),
-            Wrong("forgot γ", "dx̂ = γ⊙dy", lambda v: -0.5 * total(v, v.dy * v.deviation) * v.rstd**3),
+            *wrong_dvar("dx̂ = γ⊙dy", as_it_is),
             Wrong("summed over the batch", "each sample has its own variance", lambda v: (-0.5 * v.d * v.deviation * v.rstd**3).sum(axis=0)),
         ]),
-        Output("dmean", line=DMEAN, wrong=[
-            Wrong("sign of dmean", DMEAN, lambda v: v.rstd * total(v, v.d)),
-            Wrong("forgot rstd in dmean", DMEAN, lambda v: -total(v, v.d)),
-            Wrong("a mean for the sum in dmean", ADD_UP, lambda v: -v.rstd * v.m(v.d)),
-            Wrong("forgot γ", "dx̂ = γ⊙dy", lambda v: -v.rstd * total(v, v.dy)),
-            Wrong("dmean zero", "x̂ = (x − μ)·rstd: ∂x̂/∂μ = −rstd", lambda v: 0 * v.mean),
-        ]),
+        Output("dmean", line=DMEAN, wrong=wrong_dmean("dx̂ = γ⊙dy", as_it_is)),
         Output("dx", "layer_norm dx", line="dx = dx̂·rstd + dvar·2/D (x − μ) + dmean/D", weight=2),
     ],
 )  # fmt: skip
@@ -205,7 +179,7 @@ check(layer_norm_backward)
 # %% grader
 task(
     layer_norm_backward,
-    cases=cases_of("layer_norm"),
+    cases=cases_of("layer_norm", derived=True),
     uses=("layer_norm_forward",),
     large=large_norm("layer_norm"),
     outputs=[Output("dx", "layer_norm dx", line="dx = rstd (d − mean(d) − x̂ mean(d x̂)), d = γ⊙dy")],

@@ -50,6 +50,7 @@ check(batch_norm_train)
 # %% grader
 from tinygrad_norm.autograd.wrong_norms import BATCH_NORM_EVAL_DX, RUNNING
 from tinygrad_norm.course.task import Output, Values, Wrong, cases_of, large_norm, task
+from tinygrad_norm.course.wrong_stages import DMEAN, DVAR, wrong_dmean, wrong_dvar, wrong_rstd
 
 BIASED = "(2): var = 1/M Σ (x − μ)²: biased"
 INSIDE = "(2): rstd = (var + eps)^(−½)"
@@ -64,17 +65,6 @@ def three_axes(v):
 def flat(v, a):
     """What broadcasts with x as (C,)."""
     return np.reshape(a, v.parameter_shape)
-
-
-def from_rstd(of):
-    """The mistakes in rstd as they show in an output: of(values, the wrong rstd)."""
-    return [
-        Wrong("unbiased variance", BIASED, lambda v: of(v, 1 / np.sqrt(v.var * v.M / (v.M - 1) + v.eps))),
-        Wrong("eps outside the root", INSIDE, lambda v: of(v, 1 / (np.sqrt(v.var) + v.eps))),
-        Wrong("eps added to 1/std", INSIDE, lambda v: of(v, 1 / np.sqrt(v.var) + v.eps)),
-        Wrong("eps dropped", INSIDE, lambda v: of(v, 1 / np.sqrt(v.var))),
-        Wrong("a variance for a deviation", INSIDE, lambda v: of(v, 1 / (v.var + v.eps))),
-    ]
 
 
 def over_features(v):
@@ -92,7 +82,7 @@ task(
     cases=cases_of("batch_norm"),
     outputs=[
         Output("y", line=AFFINE, wrong=[
-            *from_rstd(lambda v, r: v.deviation * r * v.gamma + v.beta),
+            *wrong_rstd(BIASED, INSIDE, lambda v, r: v.deviation * r * v.gamma + v.beta),
             Wrong(*FEATURES, lambda v: over_features(v) * v.gamma + v.beta),
             Wrong(*AXIS_0, lambda v: over_axis_0(v) * v.gamma + v.beta, three_axes),
             Wrong("β forgotten", AFFINE, lambda v: v.xhat * v.gamma),
@@ -100,14 +90,14 @@ task(
             Wrong("γ and β swapped", AFFINE, lambda v: v.xhat * v.beta + v.gamma),
         ]),
         Output("xhat", line=XHAT, wrong=[
-            *from_rstd(lambda v, r: v.deviation * r),
+            *wrong_rstd(BIASED, INSIDE, lambda v, r: v.deviation * r),
             Wrong(*FEATURES, over_features),
             Wrong(*AXIS_0, over_axis_0, three_axes),
             Wrong("the mean not subtracted", XHAT, lambda v: v.x * v.rstd),
             Wrong("returned y for x̂", "(3), (4): x̂ is before γ and β", lambda v: v.y),
         ]),
         Output("rstd", line=INSIDE, wrong=[
-            *from_rstd(flat),
+            *wrong_rstd(BIASED, INSIDE, flat),
             Wrong("std for 1/std", INSIDE, lambda v: flat(v, 1 / v.rstd)),
             Wrong("returned the variance", INSIDE, lambda v: flat(v, v.var)),
         ]),
@@ -137,10 +127,10 @@ def batch_norm_running(x, running_mean, running_var, momentum):
 check(batch_norm_running)
 
 # %% grader
-def in_channels(rng):
+def in_channels(rng, derived=False):
     """The cases with running statistics as (C,); as the bank's formulas have them they are kept under another name."""
     made = []
-    for case in cases_of("batch_norm")(rng):
+    for case in cases_of("batch_norm", derived=derived)(rng):
         v = Values(case.values)
         v["kept"] = {"running_mean": v.running_mean, "running_var": v.running_var}
         v["running_mean"], v["running_var"] = flat(v, v.running_mean), flat(v, v.running_var)
@@ -278,19 +268,12 @@ check(batch_norm_staged)
 
 # %% grader
 DXHAT = "dx̂ = γ dy"
-DVAR = "dvar = Σ dx̂ (x − μ)·(−½)(var + eps)^(−3/2)"
-DMEAN = "dmean = −rstd Σ dx̂"
-ADD_UP = "each of the M values of x̂ depends on the statistic: their gradients add up"
 OWN = "each channel has its own statistics: the sum is over its M values"
-
-
-def of_var(v, terms, power=3, factor=-0.5):
-    return flat(v, factor * v.s(terms) * v.rstd**power)
 
 
 task(
     batch_norm_staged,
-    cases=cases_of("batch_norm"),
+    cases=cases_of("batch_norm", derived=True),
     staged=True,
     large=large_norm("batch_norm", (16384, 16)),
     outputs=[
@@ -300,23 +283,12 @@ task(
             Wrong("returned dx for dx̂", DXHAT, lambda v: v.dx),
         ]),
         Output("dvar", line=DVAR, wrong=[
-            Wrong("forgot ½ in d(v^−½)", DVAR, lambda v: of_var(v, v.d * v.deviation, factor=-1)),
-            Wrong("sign of dvar", DVAR, lambda v: of_var(v, v.d * v.deviation, factor=0.5)),
-            Wrong("rstd² for rstd³", DVAR, lambda v: of_var(v, v.d * v.deviation, 2)),
-            Wrong("rstd for rstd³", DVAR, lambda v: of_var(v, v.d * v.deviation, 1)),
-            Wrong("x for x − μ", DVAR, lambda v: of_var(v, v.d * v.x)),
-            Wrong("x̂ for x − μ", DVAR, lambda v: of_var(v, v.d * v.xhat)),
-            Wrong("a mean for the sum", ADD_UP, lambda v: of_var(v, v.d * v.deviation) / v.M),
-            Wrong("forgot γ", DXHAT, lambda v: of_var(v, v.dy * v.deviation)),
+            *wrong_dvar(DXHAT, flat),
             Wrong("(N, C, L): summed over axis 0 only", OWN, lambda v: (-0.5 * v.d * v.deviation * v.rstd**3).sum(axis=0), three_axes),
             Wrong("summed over the features", OWN, lambda v: (-0.5 * v.d * v.deviation * v.rstd**3).sum(axis=1)),
         ]),
         Output("dmean", line=DMEAN, wrong=[
-            Wrong("sign of dmean", DMEAN, lambda v: flat(v, v.rstd * v.s(v.d))),
-            Wrong("forgot rstd in dmean", DMEAN, lambda v: flat(v, -v.s(v.d))),
-            Wrong("a mean for the sum in dmean", ADD_UP, lambda v: flat(v, -v.rstd * v.m(v.d))),
-            Wrong("forgot γ", DXHAT, lambda v: flat(v, -v.rstd * v.s(v.dy))),
-            Wrong("dmean zero", "x̂ = (x − μ)·rstd: ∂x̂/∂μ = −rstd", lambda v: flat(v, 0 * v.mean)),
+            *wrong_dmean(DXHAT, flat),
             Wrong("(N, C, L): summed over axis 0 only", OWN, lambda v: (-v.rstd * v.d).sum(axis=0), three_axes),
             Wrong("summed over the features", OWN, lambda v: (-v.rstd * v.d).sum(axis=1)),
         ]),
@@ -346,7 +318,7 @@ check(batch_norm_backward)
 # %% grader
 task(
     batch_norm_backward,
-    cases=cases_of("batch_norm"),
+    cases=cases_of("batch_norm", derived=True),
     uses=("batch_norm_train",),
     large=large_norm("batch_norm", (16384, 16)),
     outputs=[Output("dx", "batch_norm dx", line="(9): dx = γ rstd (dy − mean(dy) − x̂ mean(dy x̂))")],
@@ -372,7 +344,7 @@ check(batch_norm_eval_backward)
 EVAL_DX = "in eval the statistics are constants: dx = γ·dy/√(running_var + eps)"
 task(
     batch_norm_eval_backward,
-    cases=in_channels,
+    cases=lambda rng: in_channels(rng, derived=True),
     outputs=[Output("dx", line=EVAL_DX, wrong=[
         *of_bank(BATCH_NORM_EVAL_DX),
         Wrong("forgot rstd in eval", EVAL_DX, lambda v: v.d),

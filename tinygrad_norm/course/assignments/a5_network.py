@@ -48,41 +48,51 @@ check(forward)
 from tinygrad_norm.course.task import Case, Output, Values, Wrong, task
 
 
-def network(rng, n=6, i=4, hidden=5, c=3, scale=1.0):
+def network(rng, n=6, i=4, hidden=5, c=3):
     """Random inputs; and, for the formulas of the mistakes, what they are computed from."""
     params = {
         "W1": rng.standard_normal((hidden, i)), "b1": rng.standard_normal(hidden), "gamma": rng.uniform(0.5, 1.5, hidden) * rng.choice([-1, 1], hidden),
-        "beta": 0.5 * rng.standard_normal(hidden), "W2": rng.standard_normal((c, hidden)) * scale, "b2": rng.standard_normal(c),
+        "beta": 0.5 * rng.standard_normal(hidden), "W2": rng.standard_normal((c, hidden)), "b2": rng.standard_normal(c),
     }  # fmt: skip
     x, target = rng.standard_normal((n, i)) + 0.4, rng.randint(0, c, n)
-    v = Values(params=params, x=x, target=target, lr=0.05, momentum=0.7, steps=5, N=n, C=c, **params)
-    v["a"] = x @ v.W1.T + v.b1
+    return changed(Values(params=params, x=x, target=target, lr=0.05, momentum=0.7, steps=5, N=n, C=c))
+
+
+def changed(v, **params):
+    """The values with other params."""
+    v["params"] = {**v.params, **params}
+    v.update(v.params)
+    v["a"] = v.x @ v.W1.T + v.b1
     v["deviation"] = v.a - v.a.mean(axis=1, keepdims=True)
     v["var"] = (v.deviation**2).mean(axis=1, keepdims=True)
-    v["xhat"], v["rstd"], v["h"], v["logits"] = forward(params, x)
-    v["right"] = gradients(params, x, target) if "gradients" in globals() else ()
+    v["xhat"], v["rstd"], v["h"], v["logits"] = forward(v.params, v.x)
+    v["right"] = gradients(v.params, v.x, v.target) if "gradients" in globals() else ()
     return v
 
 
 def of_network(rng):
-    dead = network(rng)
-    dead.params["gamma"][2] = dead.params["beta"][2] = 0.0
+    dead, alive, high = network(rng), np.arange(5) != 2, network(rng)
+    up = 1500 / high.logits.flat[np.abs(high.logits).argmax()]
     return [
         Case("general", network(rng)),
         Case("another shape", network(rng, 7, 3, 4, 4)),
         Case("square", network(rng, 5, 5, 5, 5)),
         Case("one sample", network(rng, n=1), edge=True),
-        Case("z exactly 0", again(dead), edge=True),
-        Case("logits of 1000", network(rng, scale=1000.0), edge=True, hidden=True),
+        Case("z exactly 0", changed(dead, gamma=dead.gamma * alive, beta=dead.beta * alive), edge=True),
+        Case("logits of 1000", changed(high, W2=up * high.W2, b2=up * high.b2), edge=True),
     ]
 
 
-def again(v):
-    """The values anew, after a parameter was changed."""
-    v["xhat"], v["rstd"], v["h"], v["logits"] = forward(v.params, v.x)
-    v["gamma"], v["beta"] = v.params["gamma"], v.params["beta"]
-    v["right"] = gradients(v.params, v.x, v.target) if "gradients" in globals() else ()
-    return v
+def of_gradients(rng):
+    """And two that tell: a and h in other units; and logits beside which a step is lost."""
+    v, up = network(rng), 2.0**33
+    v = changed(v, W1=up * v.W1, b1=up * v.b1, gamma=up * v.gamma, beta=up * v.beta, W2=v.W2 / up)
+    w = network(rng)
+    return [
+        *of_network(rng),
+        Case("in other units: W₁, b₁, γ and β 2³³ times as large, W₂ as much smaller", v, edge=True, telling=True),
+        Case("with logits of 2⁶⁰ and −2⁶⁰", changed(w, b2=2.0**60 * rng.permutation([1.0, -1.0, -1.0])), edge=True, telling=True, unless="logits of 1000"),
+    ]
 
 
 def square(v):
@@ -223,7 +233,7 @@ def summed(name):
 LOSS = "loss = −1/N Σ log p[target]"
 task(
     gradients,
-    cases=of_network,
+    cases=of_gradients,
     uses=("forward",),
     large=lambda rng: network(rng, 128, 400, 100, 10),
     outputs=[
