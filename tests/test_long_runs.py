@@ -2,21 +2,26 @@
 
 import gc
 import os
+import random
 import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 import tinygrad_norm as tg
 import tinygrad_norm.train as training
+import tinygrad_norm.train_chars as chars
+import tinygrad_norm.train_sequence as sequence
 from tinygrad_norm import nn
 from tinygrad_norm.cli import main
-from tinygrad_norm.runs import Interrupted, first_not_finite, stop_requests
-from tinygrad_norm.train import options_of, train
+from tinygrad_norm.runs import Interrupted, first_not_finite, read_checkpoint, stop_requests
+from tinygrad_norm.train import train
 
 RUNS = [
     {"norm": "batch", "optimizer": "adam", "batch_size": 7, "epochs": 4},
@@ -26,9 +31,8 @@ RUNS = [
 ]
 
 
-def whole(result, lines):
-    """Everything that a run leaves, as text."""
-    state = {"model": result.model.state_dict(), "optimizer": result.optimizer.state_dict(), "random": tg.random.get_rng_state()}
+def flatten(state):
+    """Every key and value of nested dicts and lists, as text."""
     flat = []
 
     def walk(value):
@@ -42,7 +46,13 @@ def whole(result, lines):
             flat.append(repr(value.tolist() if hasattr(value, "tolist") else value))
 
     walk(state)
-    return flat, result.history, lines
+    return flat
+
+
+def whole(result, lines):
+    """Everything that a run leaves, as text."""
+    state = {"model": result.model.state_dict(), "optimizer": result.optimizer.state_dict(), "random": tg.random.get_rng_state()}
+    return flatten(state), result.history, lines
 
 
 @pytest.mark.parametrize("ending", ["npz", "safetensors"])
@@ -72,6 +82,123 @@ def test_a_resumed_run_equals_the_unbroken_one_to_the_bit(options, ending, tmp_p
         assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
     assert breaks == (4 if len(steps) > 9 else 4 - (len(steps) < 9))
     assert whole(result, lines) == unbroken
+
+
+SMALL_CHARS = {"hidden": 8, "heads": 2, "layers": 1, "context": 8, "batch_size": 4, "sample": 12, "every": 5, "steps": 18, "dropout": 0.3}
+STEPPED = [
+    ("chars", SMALL_CHARS),
+    ("chars", {**SMALL_CHARS, "norm": "post", "optimizer": "momentum", "dtype": "float64", "seed": 3}),
+    ("delayed-sum", {"steps": 18, "hidden": 5, "batch_size": 6, "every": 5, "seed": 2}),
+]
+
+
+@pytest.mark.parametrize("ending", ["npz", "safetensors"])
+@pytest.mark.parametrize(("task", "options"), STEPPED, ids=["chars", "chars-momentum", "delayed-sum"])
+def test_the_other_tasks_resume_to_the_bit_too(task, options, ending, tmp_path, monkeypatch):
+    module, run = {"chars": (chars, chars.train_chars), "delayed-sum": (sequence, sequence.delayed_sum)}[task]
+    file, saved = tmp_path / f"stopped.{ending}", tmp_path / f"run.{ending}"
+
+    def outcome(result, lines):
+        history = result if task == "delayed-sum" else (result.history, result.sample)
+        return history, lines, flatten(tg.load(saved))
+
+    lines = []
+    unbroken = outcome(run(**options, save=saved, report=lines.append), lines)
+    check, calls = module.check_finite, []
+
+    def interrupt(*args, **named):
+        calls.append(1)
+        if len(calls) in (1, 6, 11, 16, 23):  # the first step; also looks at what is held out
+            signal.raise_signal(signal.SIGTERM if len(calls) % 2 else signal.SIGINT)
+        check(*args, **named)
+
+    monkeypatch.setattr(module, "check_finite", interrupt)
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    lines, result, breaks = [], None, 0
+    while result is None:
+        tg.manual_seed(1234)
+        try:
+            result = run(**options, resume=file if breaks else None, save=saved, checkpoint=file, report=lines.append)
+        except Interrupted as stop:
+            breaks += 1
+            assert stop.path == file
+        assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+    assert breaks > 3
+    assert outcome(result, lines) == unbroken
+
+
+def test_a_sample_can_be_interrupted(tmp_path, monkeypatch):
+    options = {**SMALL_CHARS, "steps": 7}  # not at a report: the line of the last step is kept
+    lines, file, seen = [], tmp_path / "run.npz", []
+    unbroken = chars.train_chars(**options, report=lines.append)
+    write = chars.characters
+
+    def slowly(*args):
+        for character in write(*args):
+            seen.append(character)
+            if len(seen) == 3:
+                signal.raise_signal(signal.SIGTERM)
+            yield character
+
+    monkeypatch.setattr(chars, "characters", slowly)
+    again = []
+    with pytest.raises(Interrupted):
+        chars.train_chars(**options, save=file, report=again.append)
+    assert len(seen) == 3 and len(again) == 2
+    rest = chars.train_chars(**options, resume=file, report=again.append)
+    assert (rest.history, rest.sample, again) == (unbroken.history, unbroken.sample, lines)
+    longer = chars.train_chars(**{**options, "sample": 30}, resume=file, report=None)  # a run that has ended can be asked for another sample
+    assert longer.sample.startswith(rest.sample) and len(longer.sample) == 34
+
+
+def test_more_steps_are_welcome(tmp_path):
+    """The line of a last step that is in the midst now goes; the losses since the report before it do not."""
+    for run, options in ((chars.train_chars, SMALL_CHARS), (sequence.delayed_sum, STEPPED[2][1])):
+        lines, rest = [], []
+        run(**options, report=lines.append)
+        first = run(**{**options, "steps": 7}, save=tmp_path / "run.npz", report=None)
+        second = run(**options, resume=tmp_path / "run.npz", report=rest.append)
+        assert rest and rest == lines[-len(rest) :]
+        if run is chars.train_chars:
+            assert [line.step for line in first.history] == [5, 7] and [line.step for line in second.history] == [5, 10, 15, 18]
+        else:
+            assert [step for step, _ in first["LSTM"]] == [0, 5, 7] and [step for step, _ in second["LSTM"]] == [0, 5, 10, 15, 18]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "--norm batch --optimizer adam --batch-size 13 --epochs 600 --hidden 200",
+        "--task chars --hidden 16 --heads 2 --layers 1 --context 16 --batch-size 8 --steps 300 --every 7 --dropout 0.1 --sample 50",
+        "--task delayed-sum --steps 120 --every 2 --hidden 8 --batch-size 8",
+    ],
+    ids=["mlp", "chars", "delayed-sum"],
+)
+def test_killed_at_random_moments_it_prints_and_leaves_what_an_unbroken_run_does(options, tmp_path, capsys):
+    command, options = [sys.executable, "-m", "tinygrad_norm", "train"], options.split()
+    assert main(["train", *options, "--save", str(tmp_path / "whole.npz")]) == 0
+    whole_run = capsys.readouterr().out
+    lines, chance = len(whole_run.splitlines()), random.Random()
+    printed, kills, told = "", 0, [*options, "--save", "run.npz"]
+    while True:
+        process = subprocess.Popen([*command, *told], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+        if kills < 3:  # after some lines and some milliseconds: in a step, in a report, between two
+            for _ in range(chance.randrange(1, lines // 4)):
+                printed += process.stdout.readline()
+            time.sleep(chance.random() * 0.02)
+            process.send_signal(chance.choice([signal.SIGINT, signal.SIGTERM]))
+            kills += 1
+        out, err = process.communicate(timeout=300)
+        printed += out
+        if process.returncode == 0:
+            break
+        assert process.returncode in (130, 143), err
+        go_on = re.fullmatch(r"SIG\w+: the run is saved in run\.npz\ngo on with: tinygrad-norm train (.*)\n", err)
+        assert go_on, err
+        told = go_on[1].split()
+    assert printed == whole_run
+    assert kills > 1
+    assert flatten(tg.load(tmp_path / "run.npz")) == flatten(tg.load(tmp_path / "whole.npz"))
 
 
 @pytest.mark.parametrize(("number", "save"), [(signal.SIGINT, []), (signal.SIGTERM, ["--save", "my run.npz"])])
@@ -105,12 +232,12 @@ def test_what_cannot_be_resumed_says_why(tmp_path, monkeypatch, capsys):
     with pytest.raises(Interrupted, match=r"SIGTERM: the run is saved in .*run\.npz"):
         train(epochs=2, lr=0.5, checkpoint=file, report=None)
     monkeypatch.undo()
-    assert options_of(file)["lr"] == 0.5
-    with pytest.raises(ValueError, match=r"is a run with lr 0\.5; got 0\.01: of its options only epochs can be changed"):
+    assert read_checkpoint(file)["options"]["lr"] == 0.5
+    with pytest.raises(ValueError, match=r"is a run with lr 0\.5; got lr 0\.01: of its options only epochs can be changed"):
         train(epochs=2, resume=file, report=None)
     assert len(train(epochs=4, lr=0.5, resume=file, report=None).history) == 4  # more epochs are welcome
     assert main(["train", "--resume", str(file), "--norm", "batch"]) == 2
-    assert "is a run with norm layer; got batch" in capsys.readouterr().err
+    assert "is a run with norm layer; got norm batch" in capsys.readouterr().err
     tg.save(nn.Linear(2, 2).state_dict(), tmp_path / "weights.npz")
     assert main(["train", "--resume", str(tmp_path / "weights.npz")]) == 2
     assert "is no checkpoint of train" in capsys.readouterr().err
@@ -194,6 +321,53 @@ def test_divergence_names_the_first_layer(capsys):
     assert len(err.splitlines()) == 1
     with pytest.raises(FloatingPointError, match=r"that of fc\d \(Linear\)"):
         train(lr=1e30, norm="none", epochs=40, report=None)
+
+
+def test_divergence_of_the_other_tasks_names_the_layer_too(capsys, tmp_path):
+    small = [word for name, value in {**SMALL_CHARS, "steps": 50}.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+    saved = str(tmp_path / "run.npz")
+    for options, words in (
+        (["--task", "chars", *small, "--lr", "1e30", "--optimizer", "sgd", "--norm", "none", "--save", saved], r"at step \d+: the loss is (nan|inf)"),
+        (["--task", "delayed-sum", "--lr", "1e30"], r"at step \d+ of the LSTM: the loss is (nan|inf)"),
+    ):
+        assert main(["train", *options]) == 2
+        err = capsys.readouterr().err
+        assert re.search(rf"error: the training has diverged {words}\. (The first output that is not finite is that of [a-z0-9._]+ \(\w+\)|Every)", err), err
+        assert "smaller learning rate" in err or "overflowed" in err
+        assert len(err.splitlines()) == 1
+    assert not os.path.exists(saved)
+
+
+def test_held_out_text_is_watched_too(monkeypatch):
+    """A last step that spoils the parameters: no training loss shows it, the held-out one does."""
+    step = tg.optim.SGD.step
+
+    def spoil(self):
+        step(self)
+        with tg.no_grad():
+            self.param_groups[0]["params"][-1].fill_(float("nan"))
+
+    monkeypatch.setattr(tg.optim.SGD, "step", spoil)
+    with pytest.raises(FloatingPointError, match=r"the held-out text after step 1: the loss is nan\. .* that of head \(Linear\): its bias"):
+        chars.train_chars(**{**SMALL_CHARS, "steps": 1, "optimizer": "sgd"}, report=None)
+
+
+def test_the_forward_that_is_looked_at_again_draws_the_same():
+    """With dropout: what overflowed once overflows in the second look as well."""
+    class Rare(nn.Module):
+        def forward(self, x):
+            return x / (1 - 2 * nn.functional.dropout(tg.ones(20), 0.5)[:1].clamp(0, 0.5))  # 1/0 where the first is kept
+
+    tg.manual_seed(3)
+    model, x = Rare(), tg.ones(1)
+    for _ in range(8):
+        before = tg.random.get_rng_state()
+        with np.errstate(all="ignore"):
+            value = model(x).item()
+        after = tg.random.get_rng_state()
+        said = first_not_finite(model, x, random=before)
+        assert ("that of the model (Rare)" in said) == (not np.isfinite(value))
+        assert (tg.random.get_rng_state()["words"] == after["words"]).all() and tg.random.get_rng_state()["position"] == after["position"]
 
 
 def test_first_not_finite_looks_at_every_layer_and_leaves_the_model_as_it_was():

@@ -13,21 +13,21 @@ from . import __version__
 from .autograd import suite
 from .bench import command as bench
 from .course.arguments import add_arguments as add_course
-from .runs import Interrupted
+from .runs import Interrupted, read_checkpoint, stop_requests
 from .serialization import ENDINGS, check_path, save
-from .train import DATA, OPTIMIZERS, options_of, plot_history, train
+from .train import DATA, OPTIMIZERS, plot_history, train
 from .train import NORMS as MLP_NORMS
 from .train_chars import NORMS as CHARS_NORMS
 from .train_chars import train_chars
 from .train_sequence import delayed_sum
 
-_BOTH = {"norm", "optimizer", "lr", "hidden", "batch_size", "dtype", "seed", "save"}
+_ALL = {"lr", "hidden", "batch_size", "seed", "save", "resume"}
 TASKS = {
-    "mlp": _BOTH | {"data", "epochs", "plot", "resume"},
-    "chars": _BOTH | {"steps", "heads", "layers", "context", "dropout", "every", "sample", "resume"},
-    "delayed-sum": {"lr", "seed"},
+    "mlp": _ALL | {"norm", "optimizer", "dtype", "data", "epochs", "plot"},
+    "chars": _ALL | {"norm", "optimizer", "dtype", "steps", "every", "heads", "layers", "context", "dropout", "sample"},
+    "delayed-sum": _ALL | {"steps", "every"},
 }
-UNFINISHED = "tinygrad-norm-unfinished.npz"  # where train without --save puts an MLP's run that is interrupted
+UNFINISHED = "tinygrad-norm-unfinished.npz"  # where train without --save puts a run that is interrupted
 
 
 class _Parser(argparse.ArgumentParser):
@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(dest="command", metavar="command", required=True, parser_class=_Parser)
     train = commands.add_parser("train", help="train the source document's MLP, a small Transformer or an LSTM, and print how it goes")
-    train.add_argument("--task", choices=tuple(TASKS), default="mlp", help="the document's MLP; Python's own source; an LSTM with and without LayerNorm")
+    train.add_argument("--task", choices=tuple(TASKS), help="the document's MLP; Python's own source; an LSTM with and without LayerNorm")
     train.add_argument("--norm", choices=(*MLP_NORMS, *CHARS_NORMS[:2]), help="mlp: layer, batch, none; chars: pre, post, none")
     train.add_argument("--optimizer", choices=OPTIMIZERS, help="mlp: sgd; chars: adamw")
     train.add_argument("--lr", type=float, help="learning rate; mlp and delayed-sum: 0.01; chars: 0.003")
@@ -111,32 +111,35 @@ def _experiment(args: argparse.Namespace) -> int:
 
 def _train(args: argparse.Namespace) -> int:
     given = {name: value for name, value in vars(args).items() if value is not None and name not in ("command", "task", "run")}
+    before = {} if args.resume is None else read_checkpoint(args.resume, args.task)
+    task = args.task or before.get("task", "mlp")
+    if task not in TASKS:
+        raise ValueError(f"{args.resume!r} is a run of the task {task}, which is none of {', '.join(TASKS)}")
     for name in given:
-        if name not in TASKS[args.task]:
-            other = next(task for task, names in TASKS.items() if name in names)
-            raise ValueError(f"--{name.replace('_', '-')} goes with --task {other}, not with --task {args.task}")
-    if args.task == "delayed-sum":
-        delayed_sum(**given, report=lambda text: print(text, flush=True))
-        return 0
-    if args.task == "chars":
-        train_chars(**given, report=lambda text: print(text, flush=True))
-        return 0
+        if name not in TASKS[task]:
+            others = " or ".join(other for other, names in TASKS.items() if name in names)
+            raise ValueError(f"--{name.replace('_', '-')} goes with --task {others}, not with --task {task}")
     plot, file = given.pop("plot", None), given.pop("save", None)
     for path, endings in ((plot, (".png", ".svg", ".pdf")), (file, ENDINGS)):
         if path is not None:  # before the work, not after it
             check_path(path, endings)
-    if args.resume is not None:
-        given = {**options_of(args.resume), **given}
+    given = {**before.get("options", {}), **given}
     try:
-        result = train(**given, checkpoint=file or UNFINISHED, report=lambda line: print(line, flush=True))
+        if task == "delayed-sum":
+            delayed_sum(**given, save=file, checkpoint=file or UNFINISHED)
+        elif task == "chars":
+            train_chars(**given, save=file, checkpoint=file or UNFINISHED)
+        else:
+            result = train(**given, checkpoint=file or UNFINISHED)
+            with stop_requests():  # what remains to be written is short
+                if plot is not None:
+                    plot_history(result.history, plot)
+                if file is not None:
+                    save(result.model.state_dict(), file)
     except Interrupted as stop:
         files = [word for name, value in (("--save", file), ("--plot", plot)) if value for word in (name, value)]
         print(f"{stop}\ngo on with: {shlex.join(['tinygrad-norm', 'train', '--resume', str(stop.path), *files])}", file=sys.stderr)
         return 128 + stop.number
-    if plot is not None:
-        plot_history(result.history, plot)
-    if file is not None:
-        save(result.model.state_dict(), file)
     return 0
 
 

@@ -1,21 +1,25 @@
-"""What a long run needs besides its steps: to stop when it is told to, and to say which layer went wrong.
+"""What a training run needs besides its steps: to stop when it is told to and go on later, to say which layer went wrong, a progress bar.
 
-    with stop_requests() as requests:        # SIGINT and SIGTERM wait for the end of the step
+    run = Run("mlp", options, {"model": model, "optimizer": optimizer, "progress": at}, checkpoint)
+    if resume is not None:
+        run.resume(resume, may_differ=("epochs",))
+    with run.stoppable():                    # SIGINT and SIGTERM wait for the end of the step
         for step in …:
             …
-            if requests:                     # the numbers of the signals that came
-                serialization.save(…)
-                raise Interrupted(requests[0], path)
+            run.stop_if_asked()              # writes the checkpoint and raises Interrupted
 
-What has to be saved is a dict for `tinygrad_norm.save`: the state_dicts, the random stream's state, and where the loop stands.
+The parts are all that the rest of the run depends on, each with a state_dict; the state of the random stream goes with them.
+
+    1. Signals   2. A run and its file   3. Divergence   4. Lines and the bar above which they stand
 """
 
 from __future__ import annotations
 
 import math
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,9 +28,13 @@ import numpy as np
 
 from .grad_mode import no_grad
 from .nn import Module
+from .random import get_rng_state, set_rng_state
+from .serialization import check_path, load, save
 from .tensor import Tensor
 
-__all__ = ["Interrupted", "check_finite", "first_not_finite", "stop_requests"]
+__all__ = ["Interrupted", "Run", "check_finite", "first_not_finite", "read_checkpoint", "say", "stop_requests", "with_progress"]
+
+# -- 1. Signals ------------------------------------------------------------------------------------------------------------------------
 
 
 class Interrupted(KeyboardInterrupt):
@@ -64,20 +72,101 @@ def stop_requests(wanted: bool = True) -> Iterator[list[int]]:
         restore()
 
 
-def check_finite(loss: float, where: str, model: Module, *inputs: Tensor) -> None:
+# -- 2. A run and its file -------------------------------------------------------------------------------------------------------------
+
+
+class Run:
+    """A training run that can be stopped at the end of any step, and gone on with as if it had not been.
+
+    Args:
+        task: what kind of run it is.
+        options: the arguments that it was started with; plain values.
+        parts: all that its steps change, by name; each has state_dict and load_state_dict.
+        checkpoint: where it saves itself when it is told to stop; if None, signals act as always.
+    Raises:
+        ValueError, OSError: no file can be written there.
+    """
+
+    def __init__(self, task: str, options: Mapping[str, Any], parts: Mapping[str, Any], checkpoint: str | Path | None = None) -> None:
+        self.task, self.options, self.parts = task, dict(options), dict(parts)
+        self.checkpoint = None if checkpoint is None else check_path(checkpoint)
+        self._requests: list[int] = []
+
+    def write(self, path: str | Path) -> None:
+        """Writes all that the rest of the run depends on."""
+        parts = {name: part.state_dict() for name, part in self.parts.items()}
+        save({"task": self.task, "options": self.options, **parts, "random": get_rng_state()}, path)
+
+    def resume(self, path: str | Path, may_differ: tuple[str, ...]) -> None:
+        """Brings the parts and the random stream to where the run in a checkpoint was stopped.
+
+        Args:
+            path: what `write` wrote.
+            may_differ: names of the options that may have another value than in that run.
+        Raises:
+            ValueError: the file is no checkpoint of such a run. OSError: it cannot be read.
+        """
+        state = read_checkpoint(path, self.task)
+        theirs = state["options"]
+        other = [name for name, value in self.options.items() if name not in may_differ and theirs.get(name) != value]
+        if other:
+            had, got = (" and ".join(f"{name} {options.get(name)}" for name in other) for options in (theirs, self.options))
+            raise ValueError(f"{str(path)!r} is a run with {had}; got {got}: of its options only {' and '.join(may_differ)} can be changed")
+        try:
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+            set_rng_state(state["random"])
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"{str(path)!r} is no whole checkpoint of train: {error}") from None
+
+    @contextmanager
+    def stoppable(self) -> Iterator[None]:
+        """Within it SIGINT and SIGTERM wait for `stop_if_asked`; the second one does what it always does.
+
+        NumPy's warnings of overflow are off: of a run that diverges `check_finite` says more.
+        """
+        with stop_requests(self.checkpoint is not None) as self._requests, np.errstate(all="ignore"):
+            yield
+
+    def stop_if_asked(self) -> None:
+        """Interrupted, with the run in its checkpoint, where a signal has come."""
+        if self._requests and self.checkpoint is not None:
+            self.write(self.checkpoint)
+            raise Interrupted(self._requests[0], self.checkpoint)
+
+
+def read_checkpoint(path: str | Path, task: str | None = None) -> dict[str, Any]:
+    """What `Run.write` wrote: "task", "options", "random" and the state_dict of each part.
+
+    Raises:
+        ValueError: the file is no checkpoint, or one of another task. OSError: it cannot be read.
+    """
+    state = load(path)
+    if not isinstance(state.get("options"), dict) or not isinstance(state.get("task"), str):
+        raise ValueError(f"{str(path)!r} is no checkpoint of train, which an interrupted run leaves behind: it may be the parameters of one that ended")
+    if task is not None and state["task"] != task:
+        raise ValueError(f"{str(path)!r} is a run of the task {state['task']}; got {task}")
+    return state
+
+
+# -- 3. Divergence ---------------------------------------------------------------------------------------------------------------------
+
+
+def check_finite(loss: float, where: str, model: Module, *inputs: Tensor, random: dict[str, Any] | None = None) -> None:
     """FloatingPointError where a loss is NaN or infinite, which names the first layer whose output was not finite.
 
     Args:
         loss: a step's.
         where: names the step in the message.
         model, inputs: of this step, before the optimizer has changed anything; the forward runs once more.
+        random: the stream's state before the forward, where the model draws from it, so that it draws the same again.
     """
     if not math.isfinite(loss):
-        raise FloatingPointError(f"the training has diverged at {where}: the loss is {loss}. {first_not_finite(model, *inputs)}")
+        raise FloatingPointError(f"the training has diverged at {where}: the loss is {loss}. {first_not_finite(model, *inputs, random=random)}")
 
 
-def first_not_finite(model: Module, *inputs: Tensor) -> str:
-    """A sentence on where in the forward the first value comes up that is not finite. The model is left as it was.
+def first_not_finite(model: Module, *inputs: Tensor, random: dict[str, Any] | None = None) -> str:
+    """A sentence on where in the forward the first value comes up that is not finite. The model and the random stream are left as they were.
 
     Example:
         >>> import tinygrad_norm as tg
@@ -101,6 +190,9 @@ def first_not_finite(model: Module, *inputs: Tensor) -> str:
                 f"The first output that is not finite is that of {names[module]} ({type(module).__name__}): {why}. A smaller learning rate may help."
             )
 
+    stream = get_rng_state()
+    if random is not None:
+        set_rng_state(random)
     handles = [module.register_forward_hook(look) for module in names]  # children end before their parents
     try:
         with no_grad(), np.errstate(all="ignore"):
@@ -110,6 +202,7 @@ def first_not_finite(model: Module, *inputs: Tensor) -> str:
             handle.remove()
         for buffer, values in buffers:
             buffer._data[...] = values
+        set_rng_state(stream)
     return found[0] if found else "Every layer's output is finite: the loss itself has overflowed."
 
 
@@ -117,3 +210,35 @@ def _finite(value: Any) -> bool:
     if isinstance(value, (tuple, list)):
         return all(_finite(item) for item in value)
     return not isinstance(value, Tensor) or value._data.dtype.kind != "f" or bool(np.isfinite(value._data).all())
+
+# -- 4. Lines, and the bar above which they stand --------------------------------------------------------------------------------------
+
+
+def with_progress(first: int, last: int, unit: str, wanted: bool | None, many: int) -> Iterator[int]:
+    """The numbers from first to last, with a bar on stderr where tqdm is installed.
+
+    Args:
+        first, last: of the steps; those before the first are shown as done.
+        unit: what is counted.
+        wanted: whether there is a bar; None: on a terminal, where there are more than `many` left.
+    """
+    numbers = range(first, last + 1)
+    if wanted is None:
+        wanted = len(numbers) > many and sys.stderr.isatty()
+    if wanted:
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            return iter(numbers)
+        return iter(tqdm(numbers, initial=first - 1, total=last, unit=unit, file=sys.stderr, leave=False))
+    return iter(numbers)
+
+
+def say(text: str) -> None:
+    """Prints a line at once; above the bar where there is one."""
+    tqdm = sys.modules.get("tqdm")
+    if tqdm is None:
+        print(text, flush=True)
+    else:
+        tqdm.tqdm.write(text)
+        sys.stdout.flush()

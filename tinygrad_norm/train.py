@@ -7,7 +7,6 @@ features, coin-flip labels, ten full-batch steps of SGD; with seed 0 the ten lin
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +17,7 @@ from .data import DataLoader, TensorDataset, load_digits
 from .dtype import as_dtype
 from .grad_mode import no_grad
 from .random import get_rng_state, manual_seed, set_rng_state
-from .runs import Interrupted, check_finite, stop_requests
-from .serialization import check_path, load, save
+from .runs import Run, check_finite, say, with_progress
 from .tensor import Tensor
 
 NORMS = ("layer", "batch", "none")
@@ -140,51 +138,15 @@ class Progress:
         self.history.append(figures)
         self.batch, self.loss_sum, self.correct = 0, 0.0, 0
 
+    def state_dict(self) -> dict[str, Any]:
+        """As it goes into a checkpoint."""
+        return {**vars(self), "history": [tuple(epoch) for epoch in self.history]}
 
-def write_checkpoint(path: str | Path, options: dict[str, Any], model: nn.Module, optimizer: optim.Optimizer, at: Progress) -> Path:
-    """All that the rest of the run depends on."""
-    progress = {"history": [tuple(e) for e in at.history], "batch": at.batch, "loss_sum": at.loss_sum, "correct": at.correct}
-    state = {"task": "mlp", "options": options, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "progress": progress}
-    save({**state, "random": get_rng_state(), "random_at_epoch": at.random_at_epoch}, path)
-    return Path(path)
-
-
-def options_of(path: str | Path) -> dict[str, Any]:
-    """The arguments of `train` with which the run in this checkpoint was started.
-
-    Raises:
-        ValueError: the file is no checkpoint of train. OSError: it cannot be read.
-    """
-    return _checkpoint(path)["options"]  # type: ignore[no-any-return]
-
-
-def _checkpoint(path: str | Path) -> dict[str, Any]:
-    state = load(path)
-    if not isinstance(state.get("options"), dict) or state.get("task") != "mlp":
-        raise ValueError(f"{str(path)!r} is no checkpoint of train: the file of a run that was interrupted is one, that of a finished run is not")
-    return state
-
-
-def resumed(path: str | Path, options: dict[str, Any], model: nn.Module, optimizer: optim.Optimizer) -> Progress:
-    """Brings the model, the optimizer and the random stream to where the checkpoint's run was stopped; ValueError where it is of another run."""
-    state, at = _checkpoint(path), Progress()
-    theirs = state["options"]
-    for name, value in options.items():
-        if name != "epochs" and theirs.get(name) != value:
-            raise ValueError(f"{str(path)!r} is a run with {name} {theirs.get(name)}; got {value}: of its options only epochs can be changed")
-    try:
-        progress = state["progress"]
-        at.history = [Epoch(*e) for e in progress["history"]]
-        at.batch, at.loss_sum, at.correct = progress["batch"], progress["loss_sum"], progress["correct"]
-        at.random_at_epoch = state["random_at_epoch"]
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        set_rng_state(state["random"])
-    except (KeyError, TypeError, RuntimeError) as error:
-        raise ValueError(f"{str(path)!r} is no whole checkpoint of train: {error}") from None
-    if at.epoch > options["epochs"]:
-        raise ValueError(f"{str(path)!r} is a run of {at.epoch - 1} epochs already: ask for more than that")
-    return at
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state_dict` returned."""
+        self.history = [Epoch(*epoch) for epoch in state["history"]]
+        self.batch, self.loss_sum, self.correct = state["batch"], state["loss_sum"], state["correct"]
+        self.random_at_epoch = state["random_at_epoch"]
 
 
 def accuracy_of(model: nn.Module, dataset: TensorDataset) -> float:
@@ -211,7 +173,7 @@ def train(
     seed: int = 0,
     resume: str | Path | None = None,
     checkpoint: str | Path | None = None,
-    report: Callable[[str], Any] | None = print,
+    report: Callable[[str], Any] | None = say,
     progress: bool | None = None,
 ) -> Result:
     """Trains the document's network and reports every epoch.
@@ -227,7 +189,7 @@ def train(
         dtype: "float32" or "float64".
         seed: of the data, the initialisation and the batches.
         resume: a checkpoint to go on from: the run then equals one that was never interrupted, to the bit. Of the arguments above only
-            epochs may differ from those of its run; `options_of` reads them.
+            epochs may differ from those of its run; `runs.read_checkpoint` reads them.
         checkpoint: where a run that is told to stop, by SIGINT or SIGTERM, saves itself (.npz or .safetensors); if None, signals act as always.
         report: called with each epoch's line; None for silence.
         progress: a progress bar; by default on a terminal, for runs of more than 2000 steps.
@@ -255,10 +217,6 @@ def train(
     kind = as_dtype(dtype)
     if not kind.is_floating_point:
         raise ValueError(f"dtype must be float32 or float64; got {dtype!r}")
-    if checkpoint is not None:
-        check_path(checkpoint)
-    if resume is not None:
-        options_of(resume)  # a file that is not there is said before anything begins
     manual_seed(seed)
     train_set, held_out, features, classes = make_data(data, kind, seed)
     if norm == "batch" and batch_size is not None and (batch_size == 1 or len(train_set) % batch_size == 1):
@@ -272,9 +230,14 @@ def train(
     steps = epochs * (1 if loader is None else len(loader))
     options = {"data": data, "norm": norm, "optimizer": optimizer, "epochs": epochs, "lr": lr, "hidden": hidden, "batch_size": batch_size}
     options.update(dtype=str(kind).removeprefix("torch."), seed=seed)
-    at = Progress() if resume is None else resumed(resume, options, model, step)
-    with stop_requests(checkpoint is not None) as requests:
-        for epoch in with_progress(range(at.epoch, epochs + 1), steps > 2000 if progress is None else progress, progress is None):
+    at = Progress()
+    run = Run("mlp", options, {"model": model, "optimizer": step, "progress": at}, checkpoint)
+    if resume is not None:
+        run.resume(resume, may_differ=("epochs",))
+        if at.epoch > epochs:
+            raise ValueError(f"{str(resume)!r} is a run of {at.epoch - 1} epochs already: ask for more than that")
+    with run.stoppable():
+        for epoch in with_progress(at.epoch, epochs, "epoch", progress, many=2000 * epochs // steps):
             for x, y in at.batches_left([(x_train, y_train)] if loader is None else loader):
                 outputs = model(x)
                 loss = criterion(outputs, y)
@@ -285,24 +248,12 @@ def train(
                 step.step()
                 _, predicted = outputs.data.max(1)  # outside of the graph, as the document writes it
                 at.add(int((predicted == y).sum().item()), value * len(y))
-                if requests and checkpoint is not None:
-                    raise Interrupted(requests[0], write_checkpoint(checkpoint, options, model, step, at))
+                run.stop_if_asked()
             figures = Epoch(epoch, at.loss_sum / len(train_set), at.correct / len(train_set), None if held_out is None else accuracy_of(model, held_out))
             at.next_epoch(figures)
             if report is not None:
                 report(figures.line(epochs))
     return Result(model, step, at.history)
-
-
-def with_progress(numbers: range, wanted: bool, only_on_terminal: bool, unit: str = "epoch") -> Iterator[int]:
-    """The numbers, with a bar on stderr where one is wanted and tqdm is there."""
-    if wanted and not (only_on_terminal and not sys.stderr.isatty()):
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            return iter(numbers)
-        return iter(tqdm(numbers, unit=unit, file=sys.stderr))
-    return iter(numbers)
 
 
 def plot_history(history: list[Epoch], path: str | Path) -> None:

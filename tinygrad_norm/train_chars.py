@@ -7,16 +7,15 @@ A checkpoint holds all that the next step depends on: parameters, the optimizer'
 stream (batches and dropout draw from it), the number of the step. So a run that was stopped and resumed prints the numbers of one that
 was not, to the last bit.
 
-    1. The text   2. The model   3. Training   4. Checkpoints   5. Sampling
+    1. The text   2. The model   3. Training   4. Sampling
 """
 
 from __future__ import annotations
 
-import json
 import math
 import sysconfig
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,17 +23,16 @@ import numpy as np
 
 from . import nn, optim
 from .dtype import as_dtype
-from .grad_mode import no_grad
-from .random import Generator, default_generator, get_rng_state, manual_seed, set_rng_state
-from .serialization import check_path, load, save
+from .random import Generator, default_generator, get_rng_state, manual_seed
+from .runs import Run, check_finite, say, with_progress
+from .serialization import check_path
 from .tensor import Tensor
-from .train import check_choice, check_positive, make_optimizer, with_progress
+from .train import OPTIMIZERS, check_choice, check_positive, make_optimizer
 
-__all__ = ["NORMS", "CharTransformer", "CharsResult", "decode", "encode", "read_text", "sample_text", "train_chars"]
+__all__ = ["NORMS", "CharTransformer", "CharsResult", "characters", "decode", "encode", "read_text", "train_chars"]
 
 Array = np.ndarray[Any, Any]
 NORMS = ("pre", "post", "none")
-ENDINGS = (".npz", ".safetensors")
 
 # -- 1. The text ----------------------------------------------------------------------------------------------------------------------
 
@@ -147,7 +145,7 @@ class Line(NamedTuple):
 
 
 class CharsResult(NamedTuple):
-    """The trained model, its optimizer, the reports of this run, and the sample ("" where none was asked for)."""
+    """The trained model, its optimizer, the reports, and the sample ("" where none was asked for)."""
 
     model: CharTransformer
     optimizer: optim.Optimizer
@@ -155,21 +153,55 @@ class CharsResult(NamedTuple):
     sample: str
 
 
-def _loss(model: nn.Module, windows: Array) -> Tensor:
-    """The mean cross-entropy of every next character in windows (N, T + 1)."""
-    logits = model(Tensor(windows[:, :-1].copy()))
-    loss: Tensor = nn.functional.cross_entropy(logits.reshape(-1, len(SYMBOLS)), Tensor(windows[:, 1:].reshape(-1).copy()))
+class Progress:
+    """Where a run stands: the steps done, the reports made, and the losses since the last of these; and the text that it is about."""
+
+    def __init__(self, text: int) -> None:
+        self.text = text
+        self.history: list[Line] = []
+        self.step, self.loss_sum, self.losses = 0, 0.0, 0
+
+    def add(self, step: int, loss: float) -> None:
+        """One more step."""
+        self.step, self.loss_sum, self.losses = step, self.loss_sum + loss, self.losses + 1
+
+    def state_dict(self) -> dict[str, Any]:
+        """As it goes into a checkpoint."""
+        return {**vars(self), "history": [tuple(line) for line in self.history]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state_dict` returned; ValueError where that was about another text."""
+        if state["text"] != self.text:
+            raise ValueError("the checkpoint's run was trained on another text: the standard library of another Python")
+        self.history = [Line(*line) for line in state["history"]]
+        self.step, self.loss_sum, self.losses = state["step"], state["loss_sum"], state["losses"]
+
+
+def _windows(text: Array, starts: Array, context: int) -> tuple[Tensor, Tensor]:
+    """The characters that the model sees (N, T) and those that it is to say (N, T): each the next."""
+    windows = text[starts[:, None] + np.arange(context + 1)]
+    return Tensor(windows[:, :-1].copy()), Tensor(windows[:, 1:].copy())
+
+
+def _loss(model: nn.Module, x: Tensor, y: Tensor) -> Tensor:
+    """The mean cross-entropy of every next character."""
+    loss: Tensor = nn.functional.cross_entropy(model(x).reshape(-1, len(SYMBOLS)), y.reshape(-1))
     return loss
 
 
-def held_out_loss(model: CharTransformer, text: Array, context: int, windows: int = 128) -> float:
-    """The mean loss over windows spread evenly over the text, in nats a character; the model as it is in evaluation."""
-    starts = np.linspace(0, len(text) - context - 1, windows).astype(np.int64)
+def held_out_loss(model: CharTransformer, text: Array, context: int, step: int, windows: int = 128) -> float:
+    """The mean loss over windows spread evenly over the text, in nats a character; the model as it is in evaluation.
+
+    Raises:
+        FloatingPointError: it is NaN or infinite.
+    """
+    x, y = _windows(text, np.linspace(0, len(text) - context - 1, windows).astype(np.int64), context)
     model.eval()
     with no_grad():
-        loss = _loss(model, text[starts[:, None] + np.arange(context + 1)]).item()
+        loss = float(_loss(model, x, y).item())
+    check_finite(loss, f"the held-out text after step {step}", model, x)
     model.train()
-    return float(loss)
+    return loss
 
 
 def warm_up(step: int) -> float:
@@ -195,7 +227,8 @@ def train_chars(
     sample: int = 200,
     resume: str | Path | None = None,
     save: str | Path | None = None,
-    report: Callable[[str], Any] | None = print,
+    checkpoint: str | Path | None = None,
+    report: Callable[[str], Any] | None = say,
     progress: bool | None = None,
 ) -> CharsResult:
     """Trains a CharTransformer on the standard library and reports its loss on the files that are held out.
@@ -214,19 +247,24 @@ def train_chars(
         seed: of the initialisation, the batches, dropout and the sample.
         every: steps between two reports.
         sample: how many characters to write at the end.
-        resume: a checkpoint to go on from; the model and its training are those of its run, so only steps and what follows may differ.
+        resume: a checkpoint to go on from: the run then equals one that was never interrupted, to the bit. Of the arguments above only
+            steps and sample may differ from those of its run; `runs.read_checkpoint` reads them.
         save: where to write a checkpoint, at every report and at the end: .npz or .safetensors.
+        checkpoint: where a run that is told to stop, by SIGINT or SIGTERM, saves itself: as save, if None. Where both are None, signals act
+            as always.
         report: called with each line; None for silence.
         progress: a progress bar; by default on a terminal, for more than 500 steps.
     Returns:
         The model, the optimizer, the reports and the sample.
     Raises:
         ValueError, TypeError: an argument out of its range, or a checkpoint of another run. OSError: a file cannot be read or written.
+        FloatingPointError: a loss is NaN or infinite; names the first layer whose output was not finite.
+        Interrupted: a signal came; the run is in its checkpoint.
     """
     check_choice("norm", norm, NORMS)
-    check_choice("optimizer", optimizer, ("sgd", "momentum", "adam", "adamw"))
-    for name, value in (("steps", steps), ("hidden", hidden), ("heads", heads), ("layers", layers), ("context", context), ("batch_size", batch_size)):
-        check_positive(name, value)
+    check_choice("optimizer", optimizer, OPTIMIZERS)
+    for name, count in (("steps", steps), ("hidden", hidden), ("heads", heads), ("layers", layers), ("context", context), ("batch_size", batch_size)):
+        check_positive(name, count)
     check_positive("every", every)
     check_positive("lr", lr, float)
     if hidden % heads:
@@ -238,109 +276,61 @@ def train_chars(
     if not kind.is_floating_point:
         raise ValueError(f"dtype must be float32 or float64; got {dtype!r}")
     if save is not None:
-        check_path(save, ENDINGS)
+        check_path(save)
     text, held_out = read_text(TRAINING), read_text(HELD_OUT)
     if context >= len(held_out):
         raise ValueError(f"context must be shorter than the held-out text of {len(held_out)} characters; got {context}")
 
     manual_seed(seed)
     model = CharTransformer(hidden, heads, layers, context, norm, dropout, kind)
-    run = _Run(model, make_optimizer(optimizer, model.parameters(), lr))
-    # What makes a run what it is; every decides which losses are averaged in one line.
-    about = {"norm": norm, "optimizer": optimizer, "lr": lr, "hidden": hidden, "heads": heads, "layers": layers, "context": context, "every": every}
-    about.update(batch_size=batch_size, dropout=dropout, dtype=str(kind), seed=seed, text=zlib.crc32(np.concatenate([text, held_out]).tobytes()))
+    step = make_optimizer(optimizer, model.parameters(), lr)
+    scheduler = optim.lr_scheduler.LambdaLR(step, warm_up)
+    at = Progress(zlib.crc32(np.concatenate([text, held_out]).tobytes()))
+    options = {"norm": norm, "optimizer": optimizer, "steps": steps, "lr": lr, "hidden": hidden, "heads": heads, "layers": layers, "context": context}
+    options.update(batch_size=batch_size, dropout=dropout, dtype=str(kind).removeprefix("torch."), seed=seed, every=every, sample=sample)
+    run = Run("chars", options, {"model": model, "optimizer": step, "scheduler": scheduler, "progress": at}, checkpoint or save)
     if resume is not None:
-        run.restore(resume, about)
-        if run.step >= steps:
-            raise ValueError(f"{str(resume)!r} is a run of {run.step} steps already: ask for more than that")
+        run.resume(resume, may_differ=("steps", "sample"))
+        if at.step > steps:
+            raise ValueError(f"{str(resume)!r} is a run of {at.step} steps already: ask for more than that")
+        at.history = [line for line in at.history if line.step % every == 0 or line.step == steps]  # what was the last is in the midst now
 
-    history: list[Line] = []
-    first = run.step + 1
-    for step in with_progress(range(first, steps + 1), steps - first > 500 if progress is None else progress, progress is None, "step"):
-        starts = default_generator.integers(0, len(text) - context, (batch_size,))
-        loss = _loss(model, text[starts[:, None] + np.arange(context + 1)])
-        run.optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        run.optimizer.step()
-        run.scheduler.step()
-        run.count(step, loss.item())
-        if step % every == 0 or step == steps:
-            history.append(Line(step, run.loss_sum / run.losses, held_out_loss(model, held_out, context)))
+    with run.stoppable():
+        for number in with_progress(at.step + 1, steps, "step", progress, many=500):
+            x, y = _windows(text, default_generator.integers(0, len(text) - context, (batch_size,)), context)
+            before = get_rng_state() if dropout else None
+            loss = _loss(model, x, y)
+            value = loss.item()
+            check_finite(value, f"step {number}", model, x, random=before)
+            step.zero_grad()
+            loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            step.step()
+            scheduler.step()
+            at.add(number, value)
+            if number % every == 0 or number == steps:
+                at.history.append(Line(number, at.loss_sum / at.losses, held_out_loss(model, held_out, context, number)))
+                if report is not None:
+                    report(at.history[-1].text(steps))
+                if number % every == 0:
+                    at.loss_sum, at.losses = 0.0, 0
+                if save is not None:
+                    run.write(save)
+            run.stop_if_asked()
+        written = ""
+        if sample:
+            for character in characters(model, sample, seed):
+                run.stop_if_asked()
+                written += character
             if report is not None:
-                report(history[-1].text(steps))
-            if step % every == 0:
-                run.loss_sum, run.losses = 0.0, 0
-            if save is not None:
-                run.write(save, about)
-    written = sample_text(model, sample, seed) if sample else ""
-    if written and report is not None:
-        report(f"Sample of {sample} characters:\n{written}")
-    return CharsResult(model, run.optimizer, history, written)
+                report(f"Sample of {sample} characters:\n{written}")
+    return CharsResult(model, step, at.history, written)
 
 
-# -- 4. Checkpoints -------------------------------------------------------------------------------------------------------------------
+# -- 4. Sampling ----------------------------------------------------------------------------------------------------------------------
 
 
-class _Run:
-    """All that the next step depends on, and how it becomes a file of tensors and back."""
-
-    def __init__(self, model: CharTransformer, optimizer: optim.Optimizer) -> None:
-        self.model, self.optimizer = model, optimizer
-        self.scheduler = optim.lr_scheduler.LambdaLR(optimizer, warm_up)
-        self.step, self.loss_sum, self.losses = 0, 0.0, 0
-
-    def count(self, step: int, loss: float) -> None:
-        """One more step."""
-        self.step, self.loss_sum, self.losses = step, self.loss_sum + loss, self.losses + 1
-
-    def write(self, path: str | Path, about: dict[str, Any]) -> None:
-        """Numbers in arrays as tensors; the others as JSON, which keeps every bit of a float, in a tensor of its bytes."""
-        state, random = self.optimizer.state_dict(), get_rng_state()
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        plain: dict[str, dict[str, Any]] = {}
-        for number, values in state["state"].items():
-            for key, value in values.items():
-                if isinstance(value, Tensor):
-                    tensors[f"optimizer.{number}.{key}"] = value
-                else:
-                    plain.setdefault(str(number), {})[key] = value
-        tensors["random"] = Tensor(random.pop("words").astype(np.int64))
-        rest = {"about": about, "step": self.step, "loss_sum": self.loss_sum, "losses": self.losses, "random": random, "plain": plain}
-        rest.update(groups=state["param_groups"], scheduler=self.scheduler.state_dict())
-        tensors["json"] = Tensor(np.frombuffer(json.dumps(rest).encode(), np.uint8).astype(np.int64))
-        save(tensors, path)
-
-    def restore(self, path: str | Path, about: dict[str, Any]) -> None:
-        """Goes on from what `write` wrote; ValueError where that is not a checkpoint of such a run."""
-        tensors = load(path)
-        try:
-            rest = json.loads(tensors.pop("json").numpy().astype(np.uint8).tobytes())
-            words = tensors.pop("random").numpy().astype(np.uint32)
-            came = rest["about"]
-        except (KeyError, ValueError):
-            raise ValueError(f"{str(path)!r} is no checkpoint of train --task chars: it has not what --save of that task writes") from None
-        if came.get("text") != about["text"]:
-            raise ValueError(f"{str(path)!r} was trained on another text: the standard library of another Python")
-        other = [f"{name} {came.get(name)!r}, not {value!r}" for name, value in about.items() if came.get(name) != value]
-        if other:
-            raise ValueError(f"{str(path)!r} is of a run with {', '.join(other)}: resume with the options it was started with")
-        state: dict[int, dict[str, Any]] = {int(number): values for number, values in rest["plain"].items()}
-        for name, value in tensors.items():
-            if name.startswith("optimizer."):
-                _, number, key = name.split(".")
-                state.setdefault(int(number), {})[key] = value
-        self.model.load_state_dict({name.removeprefix("model."): value for name, value in tensors.items() if name.startswith("model.")})
-        self.optimizer.load_state_dict({"state": state, "param_groups": rest["groups"]})
-        self.scheduler.load_state_dict(rest["scheduler"])
-        set_rng_state({**rest["random"], "words": words})
-        self.step, self.loss_sum, self.losses = rest["step"], rest["loss_sum"], rest["losses"]
-
-
-# -- 5. Sampling ----------------------------------------------------------------------------------------------------------------------
-
-
-def sample_text(model: CharTransformer, length: int, seed: int = 0, prompt: str = "\ndef ", temperature: float = 0.8) -> str:
+def characters(model: CharTransformer, length: int, seed: int = 0, prompt: str = "\ndef ", temperature: float = 0.8) -> Iterator[str]:
     """The prompt and `length` characters that the model writes after it, each drawn from softmax(logits/temperature).
 
     The numbers come from a stream of their own, so that looking at a sample does not change a training run.
@@ -348,12 +338,15 @@ def sample_text(model: CharTransformer, length: int, seed: int = 0, prompt: str 
     generator, context = Generator().manual_seed(seed), model.positions.max_len
     numbers = encode(prompt)
     was_training = model.training
+    yield prompt.removeprefix("\n")
     model.eval()
-    with no_grad():
+    try:
         for _ in range(length):
-            logits = model(Tensor(numbers[None, -context:].copy())).numpy()[0, -1].astype(np.float64)
+            with no_grad():
+                logits = model(Tensor(numbers[None, -context:].copy())).numpy()[0, -1].astype(np.float64)
             shares = np.exp((logits - logits.max()) / temperature).cumsum()
             u = generator.uniform((), dtype=np.float64) * shares[-1]
-            numbers = np.append(numbers, np.searchsorted(shares, u, side="right"))
-    model.train(was_training)
-    return decode(numbers)[1 if prompt.startswith("\n") else 0 :]
+            numbers = np.append(numbers[-context:], np.searchsorted(shares, u, side="right"))
+            yield SYMBOLS[numbers[-1]]
+    finally:
+        model.train(was_training)

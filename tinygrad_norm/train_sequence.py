@@ -19,6 +19,7 @@ The loss is measured on sequences drawn anew. `delayed_sum()` is what `tinygrad-
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,10 @@ import numpy as np
 from . import nn, optim
 from .grad_mode import no_grad
 from .random import Generator, manual_seed
+from .runs import Run, check_finite, say, with_progress
+from .serialization import check_path
 from .tensor import Tensor
+from .train import check_positive
 
 __all__ = ["SequenceModel", "delayed_sum", "make_batch"]
 
@@ -75,20 +79,69 @@ def loss_of(model: SequenceModel, batch: Batch) -> Tensor:
     return (wrong * wrong).sum() / batch.valid.sum()
 
 
+def losses_of(models: nn.ModuleDict, batch: Batch, where: str) -> dict[str, Tensor]:
+    """The loss of each model; FloatingPointError where one is NaN or infinite, which names the model and its first layer that was not finite."""
+    losses = {}
+    for name, model in models.items():
+        losses[name] = loss_of(model, batch)  # type: ignore[arg-type]
+        x = Tensor(np.nan_to_num(batch.x.numpy()))  # the padding is NaN, and is to be
+        check_finite(losses[name].item(), f"{where} of the {name}", model, x, batch.lengths)
+    return losses
+
+
+class Progress:
+    """Where a run stands: the steps done, the losses reported, and the stream that the batches are drawn from."""
+
+    def __init__(self, seed: int) -> None:
+        self.step = 0
+        self.losses: dict[str, list[tuple[int, float]]] = {name: [] for name in CELLS}
+        self.stream = Generator().manual_seed(seed)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As it goes into a checkpoint."""
+        return {"step": self.step, "losses": self.losses, "stream": self.stream.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Goes on from what `state_dict` returned."""
+        self.step, self.losses = state["step"], state["losses"]
+        self.stream.set_state(state["stream"])
+
+
 def delayed_sum(
-    *, steps: int = 200, batch_size: int = 64, hidden: int = 32, lr: float = 0.01, seed: int = 0, report: Callable[[str], Any] | None = print
+    *,
+    steps: int = 200,
+    batch_size: int = 64,
+    hidden: int = 32,
+    lr: float = 0.01,
+    seed: int = 0,
+    every: int = 25,
+    resume: str | Path | None = None,
+    save: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    report: Callable[[str], Any] | None = say,
+    progress: bool | None = None,
 ) -> dict[str, list[tuple[int, float]]]:
     """Trains both cells on the same batches with Adam, and prints their losses on held-out sequences side by side.
 
     Args:
-        steps: of training. batch_size: sequences a step. hidden: the size of the state.
+        steps: the number of the last step. batch_size: sequences a step. hidden: the size of the state.
         lr: the learning rate of Adam.
         seed: of the initialisation and the sequences; the two cells start from the same weights.
+        every: steps between two reports.
+        resume: a checkpoint to go on from: the run then equals one that was never interrupted, to the bit. Of the arguments above only
+            steps may differ from that of its run.
+        save: where to write a checkpoint, at every report and at the end: .npz or .safetensors.
+        checkpoint: where a run that is told to stop, by SIGINT or SIGTERM, saves itself: as save, if None. Where both are None, signals act
+            as always.
         report: called with each line; None for silence.
+        progress: a progress bar; by default on a terminal, for more than 500 steps.
     Returns:
         For each cell's name the steps and held-out losses that were printed.
     Raises:
-        ValueError: an argument that is not positive.
+        ValueError, TypeError: an argument that is not positive, or a file that is no checkpoint of such a run. OSError: a file cannot be read
+            or written.
+        FloatingPointError: a loss is NaN or infinite; names the first layer whose output was not finite.
+        Interrupted: a signal came; the run is in its checkpoint.
 
     Example:
         >>> losses = delayed_sum(steps=1)
@@ -96,31 +149,51 @@ def delayed_sum(
            0          0.55853          0.70704
            1          0.54136          0.53826
     """
-    for name, value in (("steps", steps), ("batch_size", batch_size), ("hidden", hidden), ("lr", lr)):
-        if not value > 0:
-            raise ValueError(f"{name} must be positive; got {value}")
+    for name, value in (("steps", steps), ("batch_size", batch_size), ("hidden", hidden), ("every", every)):
+        check_positive(name, value)
+    check_positive("lr", lr, float)
+    if save is not None:
+        check_path(save)
     held_out = make_batch(256, Generator().manual_seed(seed + 1))
-    models, optimizers = {}, {}
+    models = nn.ModuleDict()
     for name, cell in CELLS.items():
         manual_seed(seed)
         models[name] = SequenceModel(cell, hidden)
-        optimizers[name] = optim.Adam(models[name].parameters(), lr=lr)
-    losses: dict[str, list[tuple[int, float]]] = {name: [] for name in CELLS}
-    if report is not None:
-        report("step " + " ".join(f"{name:>16}" for name in CELLS) + "     held-out mean squared error")
-    stream = Generator().manual_seed(seed)
-    for step in range(steps + 1):
-        if step % max(1, steps // 8) == 0 or step == steps:
-            for name, model in models.items():
-                with no_grad():
-                    losses[name].append((step, loss_of(model, held_out).item()))
+    optimizer = optim.Adam(models.parameters(), lr=lr)
+    at = Progress(seed)
+    options = {"steps": steps, "batch_size": batch_size, "hidden": hidden, "lr": lr, "seed": seed, "every": every}
+    run = Run("delayed-sum", options, {"models": models, "optimizer": optimizer, "progress": at}, checkpoint or save)
+    if resume is not None:
+        run.resume(resume, may_differ=("steps",))
+        if at.step >= steps:
+            raise ValueError(f"{str(resume)!r} is a run of {at.step} steps already: ask for more than that")
+        at.losses = {name: [(step, loss) for step, loss in lines if step % every == 0] for name, lines in at.losses.items()}
+
+    def look() -> None:
+        """A line of held-out losses."""
+        with no_grad():
+            found = losses_of(models, held_out, f"the held-out sequences after step {at.step}")
+        for name, loss in found.items():
+            at.losses[name].append((at.step, loss.item()))
+        if report is not None:
+            report(f"{at.step:4} " + " ".join(f"{loss.item():16.5f}" for loss in found.values()))
+
+    with run.stoppable():
+        if at.step == 0:
             if report is not None:
-                report(f"{step:4} " + " ".join(f"{losses[name][-1][1]:16.5f}" for name in CELLS))
-        if step == steps:
-            break
-        batch = make_batch(batch_size, stream)
-        for name, model in models.items():
-            optimizers[name].zero_grad()
-            loss_of(model, batch).backward()
-            optimizers[name].step()
-    return losses
+                report("step " + " ".join(f"{name:>16}" for name in CELLS) + "     held-out mean squared error")
+            look()
+        for number in with_progress(at.step + 1, steps, "step", progress, many=500):
+            losses = losses_of(models, make_batch(batch_size, at.stream), f"step {number}")
+            optimizer.zero_grad()
+            for loss in losses.values():
+                loss.backward()
+            optimizer.step()
+            at.step = number
+            if number % every == 0 or number == steps:
+                look()
+                if save is not None:
+                    run.write(save)
+            if number < steps:  # at the last one nothing is left to do
+                run.stop_if_asked()
+    return at.losses
