@@ -10,7 +10,7 @@ import tinygrad_norm
 PACKAGE = Path(tinygrad_norm.__file__).parent
 ROOT = Path(__file__).parent.parent
 FLOORS = [
-    {"dtype", "grad_mode", "printing", "kernel", "quiet", "rounding"},
+    {"dtype", "grad_mode", "printing", "kernel", "plotting", "quiet", "rounding"},
     {"mersenne"},
     {"random"},
     {"notebook"},

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from . import __version__
 from .autograd import suite
 from .bench import command as bench
 from .course.arguments import add_arguments as add_course
+from .plotting import check_matplotlib
 from .runs import Interrupted, read_checkpoint, stop_requests
 from .serialization import ENDINGS, check_path, save
 from .train import DATA, OPTIMIZERS, plot_history, train
@@ -30,67 +32,127 @@ TASKS = {
 UNFINISHED = "tinygrad-norm-unfinished.npz"  # where train without --save puts a run that is interrupted
 
 
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """argparse's, with a column that is wide enough for the names, and for those of commands, which it forgets to indent."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=26)
+
+    def add_argument(self, action: argparse.Action) -> None:
+        super().add_argument(action)
+        if action.nargs == argparse.PARSER:
+            self._action_max_length += self._indent_increment
+
+
 class _Parser(argparse.ArgumentParser):
-    """argparse with errors of one line."""
+    """argparse with errors of one line that say where to look, and with examples under the help."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.formatter_class = _Help
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As argparse's, but what a command does not know is refused by it, and not by the whole, which could not say where to look."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            options = [option for action in self._actions for option in action.option_strings]
+            near = difflib.get_close_matches(unknown[0], options, 1)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}" + (f": did you mean {near[0]}?" if near else ""))
+        return found, unknown
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}\n")
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a whole number, as 10; got {text!r}") from None
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, as 0.1 or 3e-4; got {text!r}") from None
+
+
+EXAMPLES = """\
+examples:
+  tinygrad-norm train                              the document's ten epochs
+  tinygrad-norm train --data digits --batch-size 64 --norm batch --optimizer adam --hidden 64 --plot curve.png
+  tinygrad-norm train --task chars --norm post --steps 1000 --save run.npz
+  tinygrad-norm train --resume run.npz --steps 2000
+
+Ctrl-C, or SIGTERM, stops a run at the end of its step and saves it; it says with which command to go on.
+"""
+
+
+def _parser() -> _Parser:
     parser = _Parser(prog="tinygrad-norm", description="Normalization layers and how they differentiate. (Not the project called tinygrad.)")
     parser.add_argument("--version", action="version", version=__version__)
-    commands = parser.add_subparsers(dest="command", metavar="command", required=True, parser_class=_Parser)
-    train = commands.add_parser("train", help="train the source document's MLP, a small Transformer or an LSTM, and print how it goes")
-    train.add_argument("--task", choices=tuple(TASKS), help="the document's MLP; Python's own source; an LSTM with and without LayerNorm")
-    train.add_argument("--norm", choices=(*MLP_NORMS, *CHARS_NORMS[:2]), help="mlp: layer, batch, none; chars: pre, post, none")
-    train.add_argument("--optimizer", choices=OPTIMIZERS, help="mlp: sgd; chars: adamw")
-    train.add_argument("--lr", type=float, help="learning rate; mlp and delayed-sum: 0.01; chars: 0.003")
-    train.add_argument("--hidden", type=int, metavar="N", help="mlp: width of the hidden layer, 20; chars: features, 64")
-    train.add_argument("--batch-size", type=int, metavar="N", help="samples a step; mlp: all of them; chars: 32")
-    train.add_argument("--dtype", choices=("float32", "float64"), help="float32")
-    train.add_argument("--seed", type=int, help="0")
-    train.add_argument("--save", metavar="FILE", help="mlp: write the parameters, or if interrupted the run; chars: a checkpoint; .npz, or .safetensors")
-    train.add_argument("--resume", metavar="FILE", help="go on from a checkpoint, with the options of its run")
-    mlp = train.add_argument_group("mlp")
-    mlp.add_argument("--data", choices=DATA, help="the document's random points, or scikit-learn's digits")
-    mlp.add_argument("--epochs", type=int, metavar="N", help="10")
-    mlp.add_argument("--plot", metavar="FILE.png", help="write a picture of loss and accuracy")
-    chars = train.add_argument_group("chars")
-    chars.add_argument("--steps", type=int, metavar="N", help="the number of the last step, 300")
-    chars.add_argument("--heads", type=int, metavar="N", help="heads of attention, 4")
-    chars.add_argument("--layers", type=int, metavar="N", help="2")
-    chars.add_argument("--context", type=int, metavar="N", help="how many characters the model sees, 64")
-    chars.add_argument("--dropout", type=float, metavar="P", help="0")
-    chars.add_argument("--every", type=int, metavar="N", help="steps between two reports, 50")
-    chars.add_argument("--sample", type=int, metavar="N", help="how many characters to write at the end, 200")
-    train.set_defaults(run=_train)
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="command", required=True, parser_class=_Parser)
+    _add_train(commands)
     gradcheck = commands.add_parser("gradcheck", help="check every gradient of the library, or a function of yours")
     suite.add_arguments(gradcheck)
     gradcheck.set_defaults(run=suite.run)
     timing = commands.add_parser("bench", help="measure this project against torch, and JAX where it is installed")
     bench.add_arguments(timing)
     timing.set_defaults(run=bench.run)
-    experiment = commands.add_parser("experiment", help="does a norm help? an experiment on the digits that can be interrupted and taken up again")
-    experiment.add_argument("name", choices=("norms",), help="no norm, LayerNorm and BatchNorm over learning rates, depths, batch sizes and seeds")
-    experiment.add_argument("--out", default="norms-experiment", metavar="DIR", help="for results.csv, table.txt and the pictures")
-    experiment.add_argument("--quick", action="store_true", help="a small grid, under a minute")
-    experiment.add_argument("--jobs", type=int, metavar="N", help="processes at a time; one a core by default")
-    experiment.add_argument("--seeds", type=int, nargs="+", metavar="SEED")
-    experiment.add_argument("--inits", nargs="+", metavar="INIT", help="starts of the weights: torch, he")
-    experiment.add_argument("--lrs", type=float, nargs="+", metavar="LR")
-    experiment.add_argument("--depths", type=int, nargs="+", metavar="N", help="numbers of hidden layers")
-    experiment.add_argument("--batch-sizes", type=int, nargs="+", metavar="N")
-    experiment.add_argument("--epochs", type=int, metavar="N")
-    experiment.add_argument("--no-plot", action="store_true", help="the table alone")
-    experiment.set_defaults(run=_experiment)
+    _add_experiment(commands)
     add_course(commands, _course)
     return parser
 
 
+def _add_train(commands: Any) -> None:
+    train = commands.add_parser("train", help="train the source document's MLP, a small Transformer or an LSTM, and print how it goes", epilog=EXAMPLES)
+    train.add_argument("--task", choices=tuple(TASKS), help="the document's MLP (default); a Transformer on Python's own source; LSTMs on a delayed sum")
+    train.add_argument("--lr", type=_number, help="learning rate; default: 0.01, chars 0.003")
+    train.add_argument("--hidden", type=_integer, metavar="N", help="width of the hidden layer or state; default: mlp 20, chars 64, delayed-sum 32")
+    train.add_argument("--batch-size", type=_integer, metavar="N", help="samples a step; default: mlp all of them, chars 32, delayed-sum 64")
+    train.add_argument("--seed", type=_integer, metavar="N", help="of all that is drawn; default: 0")
+    train.add_argument("--save", metavar="FILE", help="FILE.npz or .safetensors: the parameters of the mlp; a checkpoint of the others, to go on from")
+    train.add_argument("--resume", metavar="FILE", help="go on from the file of a run that was interrupted, or saved, with its options")
+    both = train.add_argument_group("mlp and chars")
+    both.add_argument("--norm", choices=(*MLP_NORMS, *CHARS_NORMS[:2]), help="mlp: layer (default), batch, none; chars: pre (default), post, none")
+    both.add_argument("--optimizer", choices=OPTIMIZERS, help="default: mlp sgd, chars adamw")
+    both.add_argument("--dtype", choices=("float32", "float64"), help="default: float32")
+    mlp = train.add_argument_group("mlp")
+    mlp.add_argument("--data", choices=DATA, help="the document's random points (default), or scikit-learn's digits, a fifth held out")
+    mlp.add_argument("--epochs", type=_integer, metavar="N", help="default: 10")
+    mlp.add_argument("--plot", metavar="FILE", help="FILE.png, .svg or .pdf: a picture of loss and accuracy")
+    stepped = train.add_argument_group("chars and delayed-sum")
+    stepped.add_argument("--steps", type=_integer, metavar="N", help="the number of the last step; default: chars 300, delayed-sum 200")
+    stepped.add_argument("--every", type=_integer, metavar="N", help="steps between two reports; default: chars 50, delayed-sum 25")
+    chars = train.add_argument_group("chars")
+    chars.add_argument("--heads", type=_integer, metavar="N", help="heads of attention, a divisor of --hidden; default: 4")
+    chars.add_argument("--layers", type=_integer, metavar="N", help="default: 2")
+    chars.add_argument("--context", type=_integer, metavar="N", help="how many characters the model sees; default: 64")
+    chars.add_argument("--dropout", type=_number, metavar="P", help="default: 0")
+    chars.add_argument("--sample", type=_integer, metavar="N", help="how many characters to write at the end; default: 200")
+    train.set_defaults(run=_train)
+
+
+def _add_experiment(commands: Any) -> None:
+    experiment = commands.add_parser("experiment", help="does a norm help? an experiment on the digits that can be interrupted and taken up again")
+    experiment.add_argument("name", choices=("norms",), help="no norm, LayerNorm and BatchNorm over learning rates, depths, batch sizes and seeds")
+    experiment.add_argument("--out", default="norms-experiment", metavar="DIR", help="for results.csv, table.txt and pictures; default: norms-experiment")
+    experiment.add_argument("--quick", action="store_true", help="a small grid, under a minute")
+    experiment.add_argument("--jobs", type=_integer, metavar="N", help="processes at a time; default: one a core")
+    experiment.add_argument("--seeds", type=_integer, nargs="+", metavar="N", help="of weights, batches and parts of the data; default: 0 1 2 3 4")
+    experiment.add_argument("--inits", nargs="+", metavar="INIT", help="starts of the weights; default: torch he")
+    experiment.add_argument("--lrs", type=_number, nargs="+", metavar="LR", help="learning rates; default: 0.01 0.03 0.1 0.3 1")
+    experiment.add_argument("--depths", type=_integer, nargs="+", metavar="N", help="numbers of hidden layers; default: 1 3 8")
+    experiment.add_argument("--batch-sizes", type=_integer, nargs="+", metavar="N", help="default: 2 8 32 128")
+    experiment.add_argument("--epochs", type=_integer, metavar="N", help="default: 4, and at least 500 steps")
+    experiment.add_argument("--no-plot", action="store_true", help="the table alone")
+    experiment.set_defaults(run=_experiment)
+
+
 def _experiment(args: argparse.Namespace) -> int:
     from .experiment import DEFAULT, QUICK, Grid, run_norms  # with multiprocessing, which train should not wait for
-    from .experiment_report import plot_norms, plotting, summarize
+    from .experiment_report import plot_norms, summarize
 
     grid = (QUICK if args.quick else DEFAULT)._asdict()
     for name in grid:
@@ -98,7 +160,7 @@ def _experiment(args: argparse.Namespace) -> int:
         if value is not None:
             grid[name] = tuple(value) if isinstance(value, list) else value
     if not args.no_plot:
-        plotting()  # what is missing is said before the work, not after it
+        check_matplotlib()  # what is missing is said before the work, not after it
     results = run_norms(Grid(**grid), args.out, args.jobs)
     table = summarize(results)
     print(table, end="")
@@ -123,6 +185,8 @@ def _train(args: argparse.Namespace) -> int:
     for path, endings in ((plot, (".png", ".svg", ".pdf")), (file, ENDINGS)):
         if path is not None:  # before the work, not after it
             check_path(path, endings)
+    if plot is not None:
+        check_matplotlib()
     given = {**before.get("options", {}), **given}
     try:
         if task == "delayed-sum":
@@ -155,7 +219,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.run(args))
     except (ValueError, TypeError, ImportError, OSError, RuntimeError, FloatingPointError) as error:
-        print(f"tinygrad-norm {args.command}: error: {error}".replace("\n", " "), file=sys.stderr)
+        what = f"{error.filename!r}: {error.strerror}" if isinstance(error, OSError) and error.filename and error.strerror else error
+        print(f"tinygrad-norm {args.command}: error: {what}".replace("\n", " "), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

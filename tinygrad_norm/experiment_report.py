@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .experiment import NORMS, Outcome, Results
+from .plotting import new_figure
 
 __all__ = ["plot_norms", "summarize"]
 
@@ -129,23 +130,12 @@ STARTS = {"torch": "torch's default start", "he": "He start"}
 LOOKS = {"none": ("#000000", "o", "-"), "layer": ("#0072B2", "s", "--"), "batch": ("#D55E00", "^", ":")}  # apart in hue, shape and line
 
 
-def plotting() -> tuple[Any, Any]:
-    """matplotlib's canvas and figure; ImportError where it is not installed."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError('plotting needs matplotlib: pip install "tinygrad_norm[plot]"') from None
-    return FigureCanvasAgg, Figure
-
-
 def plot_norms(results: Results, folder: str | Path) -> list[Path]:
     """learning_rates_INIT.png: every learning rate, a panel for each depth and batch size; batch_sizes.png: the best of each norm.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
-    canvas, figure_of = plotting()
     inits, depths, batches, lrs, seeds = (_values(results, field) for field in ("init", "depth", "batch_size", "lr", "seed"))
 
     def draw(axes: Any, x: list[float], columns: list[list[float]], norm: str) -> None:
@@ -166,8 +156,7 @@ def plot_norms(results: Results, folder: str | Path) -> list[Path]:
 
     made = []
     for init in inits:
-        figure = figure_of(figsize=(1.5 + 2.6 * len(batches), 1.6 + 2.2 * len(depths)), layout="constrained")
-        canvas(figure)
+        figure = new_figure(1.5 + 2.6 * len(batches), 1.6 + 2.2 * len(depths))
         panels = figure.subplots(len(depths), len(batches), sharex=True, sharey=True, squeeze=False)
         for (i, depth), (j, batch) in itertools.product(enumerate(depths), enumerate(batches)):
             axes, place = panels[i, j], (init, depth, batch)
@@ -182,8 +171,7 @@ def plot_norms(results: Results, folder: str | Path) -> list[Path]:
                 axes.set_ylabel("held-out accuracy (%)")
         made.append(save(figure, panels, f"learning_rates_{init}.png", f"Digits: every learning rate ({STARTS[init]})"))
 
-    figure = figure_of(figsize=(1.5 + 3.0 * len(depths), 1.6 + 2.6 * len(inits)), layout="constrained")
-    canvas(figure)
+    figure = new_figure(1.5 + 3.0 * len(depths), 1.6 + 2.6 * len(inits))
     panels = figure.subplots(len(inits), len(depths), sharex=True, sharey=True, squeeze=False)
     for (i, init), (j, depth) in itertools.product(enumerate(inits), enumerate(depths)):
         axes = panels[i, j]

@@ -34,12 +34,16 @@ MOST_INFLATED = 100  # an NPZ's arrays may take that many times the file's size,
 
 
 def check_path(path: Path_, endings: tuple[str, ...] = ENDINGS) -> Path:
-    """The path, if a file of one of these endings can be written there; ValueError or OSError otherwise."""
+    """The path, if a file of one of these endings can be written there; ValueError, OSError or ImportError otherwise."""
     place = _with_ending(path, endings)
     if not place.parent.is_dir():
         raise FileNotFoundError(f"there is no folder {str(place.parent)!r} to write {place.name} to")
     if place.is_dir():
         raise IsADirectoryError(f"{str(place)!r} is a folder")
+    if not os.access(place.parent, os.W_OK):
+        raise PermissionError(f"the folder {str(place.parent)!r} may not be written to")
+    if place.suffix == ".safetensors":
+        _safetensors()
     return place
 
 
@@ -48,7 +52,7 @@ def _with_ending(path: Path_, endings: tuple[str, ...]) -> Path:
         raise TypeError(f"expected the path of a file; got a {type(path).__name__}")
     place = Path(path)
     if place.suffix not in endings:
-        raise ValueError(f"the file's name must end with {' or '.join(endings)}; got {str(place)!r}")
+        raise ValueError(f"the file's name must end with {', '.join(endings[:-1])}{' or ' * bool(endings[1:])}{endings[-1]}; got {str(place)!r}")
     return place
 
 

@@ -16,6 +16,7 @@ from . import nn, optim
 from .data import DataLoader, TensorDataset, load_digits
 from .dtype import as_dtype
 from .grad_mode import no_grad
+from .plotting import new_figure
 from .random import get_rng_state, manual_seed, set_rng_state
 from .runs import Run, check_finite, say, with_progress
 from .tensor import Tensor
@@ -262,16 +263,10 @@ def plot_history(history: list[Epoch], path: str | Path) -> None:
     Raises:
         ImportError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError('plotting needs matplotlib: pip install "tinygrad_norm[plot]"') from None
     if not history:
         raise ValueError("plot_history: there are no epochs to show")
     numbers = [e.number for e in history]
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 3.2)
     left, right = figure.subplots(1, 2)
     left.plot(numbers, [e.loss for e in history], color="#0072B2", marker="o" if len(numbers) < 40 else None)
     left.set(xlabel="epoch", ylabel="loss (cross-entropy, nats)", title="training loss")

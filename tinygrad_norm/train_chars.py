@@ -23,6 +23,7 @@ import numpy as np
 
 from . import nn, optim
 from .dtype import as_dtype
+from .grad_mode import no_grad
 from .random import Generator, default_generator, get_rng_state, manual_seed
 from .runs import Run, check_finite, say, with_progress
 from .serialization import check_path

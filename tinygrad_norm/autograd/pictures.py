@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..plotting import new_figure
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -15,17 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["plot_jacobians", "plot_sweep"]
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"  # Okabe & Ito: told apart by all eyes
-
-
-def _figure(width: float, height: float) -> Any:
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError('plotting needs matplotlib: pip install "tinygrad_norm[plot]"') from None
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
 
 
 def plot_jacobians(pair: PairResult, name: str, path: str | Path | None = None) -> Any:
@@ -38,10 +29,10 @@ def plot_jacobians(pair: PairResult, name: str, path: str | Path | None = None) 
     Returns:
         A matplotlib Figure.
     """
-    from matplotlib.ticker import FixedLocator, MaxNLocator
-
     rows, columns = pair.analytic.shape
-    figure = _figure(11.5, min(max(4.2, 2.6 + 3.4 * rows / max(columns, 1)), 6.6))
+    figure = new_figure(11.5, min(max(4.2, 2.6 + 3.4 * rows / max(columns, 1)), 6.6))
+    from matplotlib.ticker import FixedLocator, MaxNLocator  # after new_figure, which says what to do where there is none
+
     panels = figure.subplots(1, 3, sharex=True, sharey=True)
     difference = pair.analytic - pair.numeric
     limit = float(np.nanmax(np.abs([pair.analytic, pair.numeric]), initial=0)) or 1.0
@@ -79,7 +70,7 @@ def plot_sweep(sweep: SweepResult, path: str | Path | None = None) -> Any:
     Returns:
         A matplotlib Figure.
     """
-    figure = _figure(7.2, 4.6)
+    figure = new_figure(7.2, 4.6)
     axes = figure.subplots()
     tiny = 1e-17
     styles = {"forward": (ORANGE, "s", "--"), "central": (BLUE, "o", "-"), "extrapolated": (GREEN, "^", "-.")}

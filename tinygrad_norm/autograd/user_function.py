@@ -40,7 +40,7 @@ def check_file(target: str, shapes: list[tuple[int, ...]] | None = None, *, seed
     """
     path, _, name = target.rpartition(":")
     if not path or not name:
-        raise ValueError(f"say which function of which file, as my_norm.py:layer_norm; got {target!r}")
+        raise ValueError(f"say which function of which file, as my_norm.py:layer_norm, or choose among the library's ops with --only NAME; got {target!r}")
     file = Path(path)
     if not file.is_file():
         raise ValueError(f"there is no file {path}")
@@ -52,7 +52,7 @@ def check_file(target: str, shapes: list[tuple[int, ...]] | None = None, *, seed
     if isinstance(function, type) and is_module(function):
         function = function()
     if not callable(function):
-        raise ValueError(f"{name} in {path} is a {type(function).__name__}; expected a function, a Function or a Module")
+        raise ValueError(f"{name} in {path} is of type {type(function).__name__}; expected a function, a Function or a Module")
     inputs, guessed = _inputs(module, function, name, shapes, seed)
     try:
         return gradcheck_report(function, inputs, **options)

@@ -13,9 +13,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from ..plotting import check_matplotlib
 from ..serialization import check_path
 from .contest import Contestant, Failure, Figure, contest, contestants, usual_threads
-from .report import HEADER, failure_line, figure_line, is_main, machine, machine_line, plot, require_matplotlib, summary, write_json
+from .report import HEADER, failure_line, figure_line, is_main, machine, machine_line, plot, summary, write_json
 from .rows import chosen
 
 __all__ = ["add_arguments", "bench", "run"]
@@ -61,7 +62,7 @@ def bench(
         check_path(json, (".json",))
     if picture is not None:
         check_path(picture, (".png", ".svg", ".pdf"))
-        require_matplotlib()
+        check_matplotlib()
     say = report or (lambda line: None)
     threads = usual_threads()
     taking_part = contestants(threads) if taking_part is None else taking_part

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ..plotting import new_figure
 from .contest import Failure, Figure
 
 __all__ = ["HEADER", "failure_line", "figure_line", "machine", "plot", "summary", "write_json"]
@@ -145,7 +146,6 @@ def plot(path: str | Path, found: Sequence[Figure | Failure], title: str = "") -
         ImportError: matplotlib is not installed.
         ValueError: there is no ratio to draw.
     """
-    figure_class, canvas = require_matplotlib()
     timed = [f for f in found if isinstance(f, Figure) and f.phase in ("forward", "backward", "both", "step") and f.unit == "s"]
     against = [f for f in timed if (f.over, f.under) == ("torch", "ours")]
     steps = [f for f in timed if (f.over, f.under) in LOOK and f.phase in ("both", "step")]
@@ -158,8 +158,7 @@ def plot(path: str | Path, found: Sequence[Figure | Failure], title: str = "") -
         raise ValueError("none of these rows has a ratio to draw")
     names = list(dict.fromkeys(f.row for p, _ in panels for f in p))
     place = {name: i for i, name in enumerate(names)}
-    figure = figure_class(figsize=(4.5 + 4.2 * len(panels), 1.9 + 0.21 * len(names)), layout="constrained")
-    canvas(figure)
+    figure = new_figure(4.5 + 4.2 * len(panels), 1.9 + 0.21 * len(names))
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for ax, (drawn, label) in zip(axes, panels):
         keys = [(f.over, f.under) if drawn is steps else f.phase for f in drawn]
@@ -188,17 +187,3 @@ def plot(path: str | Path, found: Sequence[Figure | Failure], title: str = "") -
     axes[0].set_ylim(len(names) - 0.5, -0.5)
     figure.suptitle(title, fontsize="small")
     figure.savefig(path, dpi=120)
-
-
-def require_matplotlib() -> tuple[Any, Any]:
-    """matplotlib's Figure and the canvas that draws PNGs.
-
-    Raises:
-        ImportError: it is not installed.
-    """
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure as MatplotlibFigure
-    except ImportError:
-        raise ImportError('--plot needs matplotlib: pip install "tinygrad_norm[plot]"') from None
-    return MatplotlibFigure, FigureCanvasAgg
