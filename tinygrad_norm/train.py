@@ -266,7 +266,7 @@ def plot_history(history: list[Epoch], path: str | Path) -> None:
     if not history:
         raise ValueError("plot_history: there are no epochs to show")
     numbers = [e.number for e in history]
-    figure = new_figure(8, 3.2)
+    figure = new_figure(5.8, 2.7)
     left, right = figure.subplots(1, 2)
     left.plot(numbers, [e.loss for e in history], color="#0072B2", marker="o" if len(numbers) < 40 else None)
     left.set(xlabel="epoch", ylabel="loss (cross-entropy, nats)", title="training loss")
@@ -279,4 +279,4 @@ def plot_history(history: list[Epoch], path: str | Path) -> None:
         axes.grid(alpha=0.3)
         if len(numbers) < 20:
             axes.set_xticks(numbers)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=150)
