@@ -101,7 +101,7 @@ def test_commands_run_and_print_what_is_shown(folder):
     assert printed["tinygrad-norm train"] == next(code for language, code in BLOCKS if language == "text")
     assert "variance" in printed["tinygrad-norm gradcheck my_norm.py:MyLayerNorm --shapes 3,4 4"]
     assert "1 failed, 1 passed" in printed["pytest test_my_norm.py"] and "variance" in printed["pytest test_my_norm.py"]
-    assert [line[:12] for line in printed["tinygrad-norm train --resume run.npz --steps 40"].splitlines()[:2]] == ["Step [30/40]", "Step [40/40]"]
+    assert [line[:12] for line in printed["tinygrad-norm train --resume run.npz --steps 20"].splitlines()[:2]] == ["Step [15/20]", "Step [20/20]"]
     assert sorted(os.listdir(folder / "grades")) == ["class.html", "class.json", "class.txt", "grades.csv", "students"]
 
 
@@ -154,7 +154,7 @@ def test_links_and_names_lead_somewhere():
         if re.fullmatch(r"(tinygrad_norm|notebooks|tests)/[\w/.]+", span):
             assert (ROOT / span).exists(), span
         elif re.fullmatch(r"(\w+/)?\w+\.py", span):
-            assert (ROOT / "tinygrad_norm" / "nn" / Path(span).name).exists(), span
+            assert any((ROOT / "tinygrad_norm" / room / Path(span).name).exists() for room in ("", "nn")), span
         elif m := re.match(r"tg((?:\.\w+)+)", span):
             value = tg
             for part in m[1][1:].split("."):
