@@ -118,7 +118,7 @@ def test_the_command_on_a_file_of_yours(tmp_path, capsys):
         check("picky")
     with pytest.raises(ValueError, match=r"has no 'nothing'; it has .*right"):
         check("nothing")
-    with pytest.raises(ValueError, match=r"number in .* is a int"):
+    with pytest.raises(ValueError, match=r"number in .* is of type int"):
         check("number")
     with pytest.raises(ValueError, match="there is no file"):
         check_file(str(tmp_path / "other.py:f"))
