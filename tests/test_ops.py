@@ -413,3 +413,20 @@ def test_ties_kinks_and_what_is_not_finite(name, values, upstream):
         expected = run(torch)
     for ours, theirs in zip(run(tg), expected):
         np.testing.assert_allclose(ours, theirs, rtol=1e-15)
+
+
+@pytest.mark.filterwarnings("ignore:.*degrees of freedom is <= 0")
+@pytest.mark.parametrize("name", ["var", "std"])
+@pytest.mark.parametrize("correction", [2, 3, 5])
+@pytest.mark.parametrize("values", [[2.0], [2.0, 2.0], [1.0, 2.0, 4.0]])
+def test_a_spread_without_freedom_has_no_finite_gradient(name, correction, values):
+    """The value is infinite or NaN; so is torch's gradient, where n - correction was taken for a divisor below 0."""
+    if correction < len(values):
+        return
+    found = []
+    for lib in (tg, torch):
+        x = lib.tensor(values, requires_grad=True)
+        y = getattr(x, name)(correction=correction)
+        (g,) = lib.autograd.grad(y, x)
+        found.append([y.item(), *g.tolist()])
+    np.testing.assert_array_equal(np.isfinite(found[0]), np.isfinite(found[1]))

@@ -71,9 +71,8 @@ def axes_of(x: Tensor, dim: Dim, axis: Dim = None) -> Axes:
     ndim = x._data.ndim
     if dim is None:
         return tuple(range(ndim))
-    if not isinstance(dim, Sequence):
-        dim = (dim,)
-    found = [one_axis(d, ndim) for d in dim]
+    dims: Sequence[Any] = dim if isinstance(dim, Sequence) and not isinstance(dim, bytes) else (dim,)
+    found = [one_axis(d, ndim) for d in dims]
     if len(set(found)) < len(found):
         raise RuntimeError(f"dim {sorted(found, key=found.count)[-1]} appears multiple times in the list of dims")
     return tuple(sorted(found)) if found and ndim else tuple(range(ndim))
@@ -137,7 +136,7 @@ class Var(Function):
     def backward(self, g: Any) -> Any:
         (x,) = self.saved_tensors
         free = _count(x.shape, self.axes) - self.correction
-        return unreduce(g, x.shape, self.axes) * (2 / free if free else math.inf) * (x - x.mean(axis=self.axes, keepdims=True))
+        return unreduce(g, x.shape, self.axes) * (2 / free if free > 0 else math.inf) * (x - x.mean(axis=self.axes, keepdims=True))
 
 
 class Std(Function):
@@ -154,7 +153,7 @@ class Std(Function):
     def backward(self, g: Any) -> Any:
         x, y = self.saved_tensors
         free = _count(x.shape, self.axes) - self.correction
-        slope = select(as_array(y) == 0, 0.0, g / y) * (1 / free if free else math.inf)
+        slope = select(as_array(y) == 0, 0.0, g / y) * (1 / free if free > 0 else math.inf)
         return unreduce(slope, x.shape, self.axes) * (x - x.mean(axis=self.axes, keepdims=True))
 
 
