@@ -78,6 +78,9 @@ def test_empty(shape):
         y.sum().backward()
         assert tuple(y.shape) == shape == tuple(x.grad.shape)
         assert norm.weight.grad.tolist() == norm.bias.grad.tolist() == [0.0] * shape[-1]
+        dx, dweight = lib.autograd.grad(norm(x).sum(), [x, norm.weight], create_graph=True)
+        second = lib.autograd.grad((dx**2).sum() + (dweight**2).sum(), [x, norm.weight], allow_unused=True)
+        assert tuple(second[0].shape) == shape
 
 
 def test_constant_rows_nan_and_eps():

@@ -206,7 +206,7 @@ class LayerNormBackward(Function):
         dy, x, weight = self.saved_tensors
         width = math.prod(self.shape)
         mu, shift, rstd = self.stats[:, 0:1], self.stats[:, 1:2], self.stats[:, 2:3]
-        rows = (-1, width) if width else (0, 0)
+        rows = (len(self.stats), width)
         dy, u, a, b = dy.reshape(rows), u.reshape(rows), a.reshape(width), b.reshape(width)
         xhat = (x.reshape(rows) - mu) * rstd - shift
         gamma = 1 if weight is None else weight.reshape(width)
@@ -267,7 +267,7 @@ def layer_norm(
 
 
 def shape_argument(op: str, shape: Any) -> tuple[int, ...]:
-    if not isinstance(shape, Sequence) or isinstance(shape, str):
+    if not isinstance(shape, Sequence) or isinstance(shape, (str, bytes)):
         raise TypeError(f"{op}(): argument 'normalized_shape' must be tuple of ints, not {type(shape).__name__}")
     return tuple(shape)
 
