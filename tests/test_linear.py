@@ -110,3 +110,16 @@ def test_overflow_and_infinity_are_answers_not_warnings():
     large, infinite = tg.full((3, 4), 3e38), tg.full((3, 4), math.inf)
     assert tg.nn.functional.linear(large, large).tolist() == [[math.inf] * 3] * 3
     assert all(math.isnan(v) for row in tg.nn.functional.linear(infinite, tg.zeros(2, 4)).tolist() for v in row)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 3), (3, 1, 1), (1, 3, 1), (2, 2, 2)])
+def test_zero_times_nan_is_nan_at_every_size(shape):
+    """NumPy's dot takes a (1, 1) for a number, and leaves out the product with 0."""
+    n, i, o = shape
+    for bad in (math.nan, math.inf):
+        for x, w in ((tg.zeros(n, i), tg.full((o, i), bad)), (tg.full((n, i), bad), tg.zeros(o, i))):
+            assert tg.nn.functional.linear(x, w).isnan().all()
+        x, w = tg.full((n, i), bad, requires_grad=True), tg.full((o, i), bad, requires_grad=True)
+        dx, dw = tg.autograd.grad(tg.nn.functional.linear(x, w), [x, w], tg.zeros(n, o))
+        assert dx.isnan().all()
+        assert dw.isnan().all()

@@ -15,7 +15,6 @@ written with products and sums, which have derivatives of their own, so every or
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any
 
 import numpy as np
@@ -84,6 +83,11 @@ def bias_gradient(dy: Array) -> Array:
 # -- 3. On the graph ------------------------------------------------------------------------------------------------------------------
 
 
+def product(a: Any, b: Any) -> Any:
+    """a @ b. On arrays dot has half of @'s overhead; but it takes a (1, 1) for a number, and where that is 0 it skips NaN and infinity."""
+    return a @ b if isinstance(a, Tensor) or a.size == 1 or b.size == 1 else a.dot(b)
+
+
 class LinearFunction(Function):
     """y = x Wᵀ + b (1) and its gradients (2) to (4)."""
 
@@ -92,7 +96,7 @@ class LinearFunction(Function):
 
     def forward(self, x: Array, weight: Array, bias: Array | None) -> Array:
         rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
-        y: Array = quiet.run(rows.dot, weight.T)  # (1); on arrays dot has half of @'s overhead
+        y: Array = quiet.run(product, rows, weight.T)  # (1)
         if bias is not None:
             add_bias(y.size, y, bias)
         need_x, need_weight, _ = self.needs_input_grad
@@ -106,7 +110,6 @@ class LinearFunction(Function):
         x, weight = self.saved_tensors
         need_x, need_weight, need_bias = self.needs_input_grad
         rows = dy if dy.ndim == 2 else dy.reshape(-1, dy.shape[-1])
-        product: Any = operator.matmul if isinstance(dy, Tensor) else np.ndarray.dot
         dx = dw = db = None
         if need_x:
             dx = product(rows, weight)  # (2)
