@@ -254,17 +254,19 @@ class Generator(MersenneTwister):
             out[out == dt.type(high)] = a  # high is outside; torch too puts low in its place
         return out.reshape(shape)
 
-    def normal(self, shape: Sequence[int], mean: float = 0.0, std: float = 1.0, dtype: DTypeLike = np.float32) -> Array:
+    def normal(self, shape: Sequence[int], mean: float = 0.0, std: float = 1.0, dtype: DTypeLike = np.float32, in_pairs: bool = False) -> Array:
         """Normal numbers by Box & Muller (1958); torch's `randn` and `normal_`.
 
         From 16 elements on, rows of 16: eight U₁, eight U₂, eight r cos θ, eight r sin θ. Where 16 does not divide the
         count, the last 16 elements are drawn anew as one more row. Below 16, one pair at a time in float64, and the
-        pair's second number is kept for the next such call, whatever its dtype.
+        pair's second number is kept for the next such call, whatever its dtype; so too, for any count, where torch
+        fills memory that does not lie in the order of the indices (in_pairs).
 
         Args:
             shape: any, () and empty included.
             mean, std: std >= 0.
             dtype: float32 or float64.
+            in_pairs: one pair at a time from 16 elements on too.
         Returns:
             A new array of that shape and dtype.
         Raises:
@@ -277,11 +279,12 @@ class Generator(MersenneTwister):
         if not std >= 0:
             raise RuntimeError(f"normal: std must be >= 0; got {std}")
         mean, std = float(mean), float(std)
+        in_pairs = in_pairs or n < 16
         with self._lock:
-            out = np.array([self._one_normal() for _ in range(n)]) if n < 16 else self._uniforms(n, dt)
-            tail = self._uniforms(16 if n >= 16 and n % 16 else 0, dt)
+            out = np.array([self._one_normal() for _ in range(n)]) if in_pairs else self._uniforms(n, dt)
+            tail = self._uniforms(0 if in_pairs or n % 16 == 0 else 16, dt)
         with np.errstate(invalid="ignore", over="ignore"):  # an infinite mean or std: torch is silent too
-            if n < 16:
+            if in_pairs:
                 return fma64(out, std, mean).astype(dt).reshape(shape)
             box_muller(out[: n - n % 16].reshape(-1, 16), mean, std)
             box_muller(tail.reshape(-1, 16), mean, std)
@@ -422,7 +425,7 @@ class Generator(MersenneTwister):
             raise RuntimeError(f"bernoulli: p has shape {p.shape}; it must broadcast to {tuple(shape)}") from None
         with self._lock:
             u = self._uniforms(n, np.dtype(np.float64 if p.dtype == np.float64 else np.float32))
-        return (u.reshape(shape) < limit).astype(dtype)
+        return np.asarray(u.reshape(shape) < limit).astype(dtype)
 
 
 def _first_outside(p: Array) -> float:
