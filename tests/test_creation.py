@@ -231,3 +231,35 @@ def test_nothing_becomes_an_array_of_objects():
         for make in (tg.tensor, tg.as_tensor):
             with pytest.raises((TypeError, ValueError, RuntimeError)):
                 make(data)
+
+
+@pytest.mark.parametrize("name", ["rand_like", "randn_like", "randint_like"])
+@pytest.mark.parametrize("shape", [(3,), (2, 3), (2, 3, 4), (1, 3, 1), (0, 3), (4, 6)])
+def test_like_a_tensor_in_the_order_of_its_memory(name, shape):
+    """As in torch, which keeps the strides where they leave no gap."""
+    for look in (lambda t: t, lambda t: t.permute(*reversed(range(t.ndim))), lambda t: t[..., ::2].transpose(0, -1), lambda t: t.unsqueeze(1).expand(shape[0], 2, *shape[1:]).transpose(0, 1)):
+        drawn = []
+        for lib in (tg, torch):
+            lib.manual_seed(3)
+            drawn.append(getattr(lib, name)(look(lib.zeros(shape)), *([7] if name == "randint_like" else [])).tolist())
+        np.testing.assert_allclose(*drawn, rtol=1e-6)
+
+
+def test_bernoulli_of_no_axes():
+    for lib in (tg, torch):
+        lib.manual_seed(3)
+    assert [tg.bernoulli(tg.tensor(0.5)).item() for _ in range(20)] == [torch.bernoulli(torch.tensor(0.5)).item() for _ in range(20)]
+
+
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+@pytest.mark.parametrize("look", [lambda t: t.T, lambda t: t[:, ::2], lambda t: t[2:], lambda t: t.T[1:], lambda t: t[:, :1], lambda t: t[:0]], ids=range(6))
+def test_normal_numbers_in_memory_of_any_layout(look, kind):
+    """From 16 elements on torch draws rows of 16, but only into memory that lies in the order of the indices."""
+    drawn = []
+    for lib in (tg, torch):
+        lib.manual_seed(3)
+        t = look(lib.zeros(20, 6, dtype=getattr(lib, kind)))
+        t.normal_(1.0, 2.0)
+        drawn.append([t.tolist(), lib.randn(3).tolist(), lib.nn.init.xavier_normal_(look(lib.ones(20, 6))).tolist(), lib.rand(1).tolist()])
+    for ours, theirs in zip(*drawn):
+        np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=1e-6)

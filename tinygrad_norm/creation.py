@@ -213,7 +213,7 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
     if kind.kind == "i":
         start, end, step = (int(fitted("arange", v, kind)) for v in (start, end, step))
     count = -(-(end - start) // step) if kind.kind == "i" else math.ceil((end - start) / step)
-    return _finish((start + np.arange(int(count)) * step).astype(kind), requires_grad)
+    return _finish(quiet.run((start + np.arange(int(count)) * step).astype, kind), requires_grad)
 
 
 def _like(input: Tensor, dtype: Any, op: str) -> tuple[tuple[int, ...], Any]:
@@ -322,20 +322,48 @@ def randperm(n: int, *, generator: Generator | None = None, dtype: Any = None, d
     return Tensor(_stream(generator).permutation(int(n)).astype(_kind(dtype, int64), copy=False))
 
 
+def memory_order(array: Array) -> list[int]:
+    """The axes, those with the longest strides first; one with stride 0 could stand anywhere, and stays where torch leaves it."""
+    strides = [abs(s) for s in array.strides]
+    order = list(reversed(range(array.ndim)))
+    for i in range(1, array.ndim):
+        at = i
+        for before in reversed(range(i)):
+            a, b = order[before], order[at]
+            if strides[a] and strides[b]:
+                if (strides[a], array.shape[a]) > (strides[b], array.shape[b]):
+                    order[before], order[at] = b, a
+                    at = before
+                elif strides[a] < strides[b]:
+                    break
+    return order[::-1]
+
+
+def in_memory_order(array: Array, draw: Callable[[tuple[int, ...]], Any]) -> Any:
+    """Numbers for the places of `array`, drawn in the order of its memory, as in torch, whatever the order of its axes."""
+    order = memory_order(array)
+    return draw(tuple(array.shape[axis] for axis in order)).transpose([order.index(axis) for axis in range(array.ndim)])
+
+
 def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """Uniform on [0, 1), in input's shape and element type."""
-    return rand(input.shape, generator=generator, dtype=input.dtype if dtype is None else dtype, requires_grad=requires_grad)
+    kind = _float_kind(_like(input, dtype, "rand_like")[1], "rand_like")
+    return _finish(in_memory_order(input._data, lambda shape: _stream(generator).uniform(shape, dtype=kind)), requires_grad)
 
 
 def randn_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """Normal with mean 0 and deviation 1, in input's shape and element type."""
-    return randn(input.shape, generator=generator, dtype=input.dtype if dtype is None else dtype, requires_grad=requires_grad)
+    kind = _float_kind(_like(input, dtype, "randn_like")[1], "randn_like")
+    moved = [axis for axis in memory_order(input._data) if input._data.shape[axis] != 1]
+    in_pairs = moved != sorted(moved)
+    return _finish(in_memory_order(input._data, lambda shape: _stream(generator).normal(shape, dtype=kind, in_pairs=in_pairs)), requires_grad)
 
 
 def randint_like(input: Tensor, low: int, high: int | None = None, *, generator: Generator | None = None, dtype: Any = None) -> Tensor:
     """Integers of [low, high), in input's shape and element type."""
     low, high = (0, low) if high is None else (low, high)
-    return randint(low, high, input.shape, generator=generator, dtype=input.dtype if dtype is None else dtype)
+    kind = _like(input, dtype, "randint_like")[1]
+    return Tensor(in_memory_order(input._data, lambda shape: randint(low, high, shape, generator=generator, dtype=kind)._data))
 
 
 def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:
@@ -354,18 +382,16 @@ def uniform_(input: Tensor, from_: float = 0.0, to: float = 1.0, *, generator: G
 
 
 def _fill(input: Tensor, draw: Callable[[tuple[int, ...]], Array]) -> Tensor:
-    """input ← numbers drawn in the order of its memory, as in torch, whatever the order of its axes."""
+    """input ← numbers, drawn in the order of its memory."""
     check_writable(input)  # before anything is drawn
-    array = input._data
-    order = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
-    numbers = draw(tuple(array.shape[axis] for axis in order))
-    return copy_(input, Tensor(numbers.transpose([order.index(axis) for axis in range(array.ndim)])))
+    return copy_(input, Tensor(in_memory_order(input._data, draw)))
 
 
 def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Generator | None = None) -> Tensor:
     """Fills input with normal numbers of the given mean and deviation."""
     kind = _float_kind(None, "normal_", input.dtype)
-    return _fill(input, lambda shape: _stream(generator).normal(shape, mean, std, dtype=kind))
+    in_pairs = not input._data.flags.c_contiguous
+    return _fill(input, lambda shape: _stream(generator).normal(shape, mean, std, dtype=kind, in_pairs=in_pairs))
 
 
 def random_(input: Tensor, from_: int | None = None, to: int | None = None, *, generator: Generator | None = None) -> Tensor:

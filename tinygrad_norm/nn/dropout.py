@@ -5,7 +5,7 @@
 The factor keeps the mean: E[yᵢ] = xᵢ. So in evaluation, where nothing is left out, nothing is scaled either.
 
 The mask is torch's, from the same stream: two words an element, drawn in the order in which the input lies in memory. That order can be
-seen: x.T dropped out is not x dropped out and transposed. (Not matched: an input that is expanded and transposed at once.)
+seen: x.T dropped out is not x dropped out and transposed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..creation import in_memory_order
 from ..function import Function
 from ..ops.operands import check_tensor
 from ..quiet import quiet
@@ -32,10 +33,8 @@ def keep_factors(x: Array, p: float) -> Array:
     """m/(1 − p) for the elements of x, in x's order in memory; draws from the default generator unless p is 1."""
     if p == 1:
         return np.zeros_like(x)
-    factors = np.empty_like(x)  # in x's own order where x has no gaps, as torch makes it
-    order = np.argsort([-s for s in factors.strides], kind="stable")  # the axis with the longest stride first
-    keep = default_generator.bernoulli(1 - p, [factors.shape[i] for i in order], np.bool_)
-    np.multiply(keep.transpose(np.argsort(order)), x.dtype.type(1 / (1 - p)), out=factors)
+    keep = in_memory_order(x, lambda shape: default_generator.bernoulli(1 - p, shape, np.bool_))
+    factors: Array = np.multiply(keep, x.dtype.type(1 / (1 - p)), dtype=x.dtype)
     return factors
 
 
