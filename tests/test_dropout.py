@@ -92,3 +92,16 @@ def test_errors():
         tg.nn.Dropout("0.5")
     with pytest.raises(RuntimeError, match="must be floating point"):
         F.dropout(tg.tensor([1, 2]), 0.5)
+
+
+@pytest.mark.parametrize("inplace", [False, True])
+@pytest.mark.parametrize("look", [lambda t: t, lambda t: t.permute(2, 0, 1), lambda t: t[:, ::2].transpose(0, 2), lambda t: t.transpose(0, 1)[1:], lambda t: t[:, :1].expand(4, 3, 5)], ids=range(5))  # fmt: skip
+def test_which_are_dropped_at_every_layout_of_memory(look, inplace):
+    kept = []
+    for lib in (tg, torch):
+        lib.manual_seed(2)
+        x = look(lib.ones(4, 3, 5))
+        if inplace:
+            x = x.requires_grad_() * 1
+        kept.append(lib.nn.functional.dropout(x, 0.4, inplace=inplace).tolist())
+    assert kept[0] == kept[1]

@@ -348,7 +348,7 @@ def write_in_place(target: Tensor, compute: Callable[..., Tensor], *args: Any, *
     recorded = check_writable(target, *args)
     old = target
     if recorded:
-        old = Tensor(target._data.copy())
+        old = Tensor(target._data.copy(order="K"))  # random numbers are drawn in the order of the memory
         old._edge = target._edge
         args = tuple(old if a is target else a for a in args)
     out = compute(old, *args, **params)
