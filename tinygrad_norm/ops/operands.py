@@ -6,6 +6,7 @@ types differ they are promoted (dtype.py), and the gradient goes back in each in
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -138,9 +139,12 @@ def fitted(op: str, value: Any, kind: Any) -> Any:
     if not isinstance(value, (bool, int, float)):
         raise TypeError(f"{op}: expected a number or a 0-d Tensor; got {type(value).__name__}")
     try:
-        return quiet.run(kind.type, value)
+        number = quiet.run(kind.type, value)
+        if kind.kind != "f" or np.isfinite(number) or not math.isfinite(value):
+            return number
     except (OverflowError, ValueError):
-        raise RuntimeError(f"{op}: value {value} cannot be converted to type {kind} without overflow") from None
+        pass
+    raise RuntimeError(f"{op}: value {value} cannot be converted to type {kind} without overflow")
 
 
 # -- Arrays or Tensors, in formulas that serve both --------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from ..kernel import kernel, prange
 from ..quiet import quiet
 from ..tensor import Tensor
 from .arithmetic import select
-from .operands import Number, as_array, check_tensor, constant, floating, is_number, with_number
+from .operands import Number, as_array, check_tensor, constant, fitted, floating, is_number, with_number
 
 Array = np.ndarray[Any, Any]
 
@@ -263,6 +263,7 @@ def clamp(input: Tensor, min: Number | None = None, max: Number | None = None) -
             if not is_number(bound):
                 raise TypeError(f"clamp: min and max must be numbers; got {type(bound).__name__}: use maximum and minimum for Tensors")
             input, bound = with_number("clamp", input, bound, False)
+            fitted("clamp", bound, input._data.dtype)
         bounds.append(bound)
     out: Tensor = Clamp.apply(input, low=bounds[0], high=bounds[1])
     return out
