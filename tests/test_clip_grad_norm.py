@@ -90,3 +90,10 @@ def test_clip_grad_norm_mixes_types_as_torch_and_does_not_overflow():
     for max_norm in (-1.0, math.nan):
         with pytest.raises(ValueError, match="max_norm must be a number >= 0; got"):
             nn_utils.clip_grad_norm_(p, max_norm)
+
+
+def test_clip_grad_norm_leaves_all_as_it_is_where_one_gradient_cannot_be_written():
+    (p, q), _ = with_grads([np.array([3.0, 4.0]), np.broadcast_to(1.0, (2, 2))])
+    with pytest.raises(RuntimeError, match=r"a gradient of shape \[2, 2\] cannot be written to"):
+        nn_utils.clip_grad_norm_([p, q], 1.0)
+    assert p.grad._data.tolist() == [3.0, 4.0]

@@ -87,6 +87,11 @@ def clip_grad_norm_(parameters: Tensor | Iterable[Tensor], max_norm: float, norm
     if not tensors and isinstance(parameters, types.GeneratorType):
         warnings.warn("`parameters` is an empty generator, no gradient clipping will occur.", stacklevel=2)
     grads = [t._grad for t in tensors if t._grad is not None]
+    for g in grads:
+        if not g._data.flags.writeable:
+            raise RuntimeError(
+                f"clip_grad_norm_: a gradient of shape {list(g.shape)} cannot be written to: it was expanded, or is over read-only memory; clone() it"
+            )
     if not grads:
         return Tensor(np.zeros((), np.float32))
     kind = np.result_type(*{g._data.dtype for g in grads}).type
