@@ -360,7 +360,10 @@ def test_interrupting_ends_everything(tmp_path):
             time.sleep(0.1)
         pids = [int(pid) for pid in children.read_text().split()] if children.exists() else []
         process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
+        try:
+            _, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()  # where the tests run in the background of a shell, it ignores SIGINT, and `with` would wait for ever
     assert process.returncode == 130 and errors.strip().splitlines()[-1] == "interrupted"
     while any(map(runs, pids)) and time.monotonic() < deadline:  # one that was just being started ends when it finds its input closed
         time.sleep(0.1)
