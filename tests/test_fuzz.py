@@ -214,6 +214,16 @@ FOUND = [  # by the fuzzer, and mended since
     ("full", (), ("tensor", np.ones(1), False)),
     ("arange", 4, True, float("inf")),  # an empty tensor
     (F + "cross_entropy", ("tensor", np.ones(0), False), ("tensor", np.array(0), False)),  # NaN
+    *((name, ("tensor", np.ones((1, 1)), False), b"\0") for name in ("permute", "squeeze", "sum", "expand", "reshape", "split", "chunk")),  # took bytes for lengths
+    (F + "layer_norm", ("tensor", np.ones(1), False), b"\1", None, None),
+    *(("fill_", ("tensor", np.ones(2, kind), False), number) for kind in ("float32", "float64") for number in (1e300, -1e39, float("inf"), float("nan"))),  # became infinite
+    *(("full", (2,), number) for number in (1e300, -1e39, float("-inf"), 3.4e38)),
+    ("masked_fill", ("tensor", np.ones(2, np.float32), False), ("tensor", np.array([True, False]), False), 1e300),
+    *(("masked_fill", ROWS, ("tensor", np.array(True), False), ("tensor", np.array(number), False)) for number in (np.inf, np.nan, 1e300, 2.5)),  # became −2⁶³
+    ("clamp", ("tensor", np.ones(2, np.float32), False), 1e300, None),
+    ("clamp", ("tensor", np.ones(2, np.float32), False), None, 1e300),  # NumPy's warning, not ours
+    ("where", ("tensor", np.array([True]), False), ("tensor", np.ones(1, np.float32), False), 1e300),
+    ("getitem", ("tensor", np.ones(2), False), b"\1"),
 ]
 
 

@@ -334,6 +334,8 @@ def masked_fill(input: Tensor, mask: Tensor, value: Any) -> Tensor:
         value = fitted("masked_fill", value, input._data.dtype)
     elif value._data.ndim:
         raise RuntimeError(f"masked_fill only supports a 0-dimensional value tensor, but got tensor with {value._data.ndim} dimension(s).")
+    else:
+        fitted("masked_fill", value._data.item(), input._data.dtype)
     broadcast_shape("masked_fill", input._data.shape, mask._data.shape)
     out: Tensor = MaskedFill.apply(input, value, mask)
     return out

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -103,9 +103,14 @@ class Tril(Function):
 # -- For users -----------------------------------------------------------------------------------------------------------------------
 
 
+def _several(value: Any) -> TypeGuard[Sequence[Any]]:
+    """Whether it is a list of numbers; b"ab" is one to Python, of 97 and 98."""
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
 def _lengths(op: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
     """reshape(2, 3) and reshape((2, 3)) alike."""
-    if len(shape) == 1 and isinstance(shape[0], Sequence):
+    if len(shape) == 1 and _several(shape[0]):
         shape = tuple(shape[0])
     try:
         return tuple(Size(shape))
@@ -180,7 +185,7 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 def permute(input: Tensor, *dims: Any) -> Tensor:
     """The axes in the given order."""
     check_tensor(input, "permute")
-    order = dims[0] if len(dims) == 1 and isinstance(dims[0], Sequence) else dims
+    order = dims[0] if len(dims) == 1 and _several(dims[0]) else dims
     if len(order) != input._data.ndim:
         raise RuntimeError(f"permute: number of dims ({len(order)}) must be the number of the tensor's axes ({input._data.ndim}): {tuple(order)}")
     found = tuple(one_axis(d, input._data.ndim) for d in order)
@@ -211,7 +216,7 @@ def squeeze(input: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
     """Without the axes of length 1: all of them, or those of dim that have length 1."""
     check_tensor(input, "squeeze")
     shape = input._data.shape
-    number, dims = (0, range(len(shape))) if dim is None else (2, dim) if isinstance(dim, Sequence) else (1, (dim,))
+    number, dims = (0, range(len(shape))) if dim is None else (2, dim) if _several(dim) else (1, (dim,))
     gone = {one_axis(d, len(shape)) for d in dims}
     if len(gone) < len(dims):
         raise RuntimeError(f"squeeze: a dim appears multiple times in {tuple(dims)}")
@@ -308,7 +313,7 @@ def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int =
         raise RuntimeError("split expects at least a 1-dimensional tensor")
     at = one_axis(dim, input._data.ndim)
     total = input._data.shape[at]
-    if isinstance(split_size_or_sections, Sequence):
+    if _several(split_size_or_sections):
         sizes, name = list(_lengths("split", (split_size_or_sections,))), "SplitWithSizesBackward0"
         if sum(sizes) != total or any(n < 0 for n in sizes):
             raise RuntimeError(
