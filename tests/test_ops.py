@@ -430,3 +430,14 @@ def test_a_spread_without_freedom_has_no_finite_gradient(name, correction, value
         (g,) = lib.autograd.grad(y, x)
         found.append([y.item(), *g.tolist()])
     np.testing.assert_array_equal(np.isfinite(found[0]), np.isfinite(found[1]))
+
+
+@pytest.mark.parametrize("name", ["cat", "stack"])
+@pytest.mark.parametrize("dim", [0, 1])
+@pytest.mark.parametrize("look", [lambda t: t.T, lambda t: t[:, :1].expand(4, 4), lambda t: t[0].expand(4, 4), lambda t: t[:, ::2]], ids=range(4))
+def test_what_is_joined_lies_in_the_order_of_its_indices(name, dim, look):
+    """As in torch, so that it can be viewed in other shapes."""
+    x = look(tg.arange(16).reshape(4, 4).double())
+    joined = getattr(tg, name)([x, x], dim)
+    assert joined.is_contiguous()
+    assert joined.view(-1).tolist() == getattr(torch, name)([torch.tensor(x.tolist())] * 2, dim).view(-1).tolist()

@@ -64,7 +64,9 @@ class Cat(Function):
     def forward(self, *arrays: Array, axis: int) -> Array:
         self.axis = axis
         self.ends = np.cumsum([a.shape[axis] for a in arrays]).tolist()
-        return np.concatenate(arrays, axis)
+        shape = list(arrays[0].shape)
+        shape[axis] = self.ends[-1]
+        return np.concatenate(arrays, axis, out=np.empty(shape, arrays[0].dtype))  # in the order of its indices, however the arrays lie
 
     def backward(self, g: Any) -> Any:
         pieces, start = [], 0
@@ -81,7 +83,9 @@ class Stack(Function):
 
     def forward(self, *arrays: Array, axis: int) -> Array:
         self.axis = axis
-        return np.stack(arrays, axis)
+        shape = list(arrays[0].shape)
+        shape.insert(axis, len(arrays))
+        return np.stack(arrays, axis, out=np.empty(shape, arrays[0].dtype))
 
     def backward(self, g: Any) -> Any:
         return tuple(g[(slice(None),) * self.axis + (i,)] if needed else None for i, needed in enumerate(self.needs_input_grad))
