@@ -59,6 +59,7 @@ def test_three_steps_then_eval_against_torch(shape):
         {"momentum": 0.0},
         {"momentum": 1.0},
         {"momentum": 0.3},
+        {"momentum": np.float32(0.25)},
         {"affine": False},
         {"bias": False},
         {"track_running_stats": False},

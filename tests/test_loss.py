@@ -307,6 +307,7 @@ def test_an_ignored_index_may_be_a_class() -> None:
 @pytest.mark.parametrize(
     ("dtype", "weighted", "smoothing"), [(np.float32, False, None), (np.float32, True, 0.1), *((np.float64, w, s) for w in (False, True) for s in (None, 0.1))]
 )
+@np.errstate(all="ignore")  # as a kernel runs its reference
 def test_kernels_against_their_references(dtype: Any, weighted: bool, smoothing: float | None) -> None:
     ways = ["reference", "serial", *(["parallel", "parallel"] if dtype is np.float32 and not weighted else [])]
     tolerance = {"rtol": 2e-5, "atol": 2e-6} if dtype is np.float32 else {"rtol": 1e-12, "atol": 1e-14}

@@ -30,6 +30,7 @@ SCHEDULES = [
     ("StepLR", {"step_size": 3}),
     ("StepLR", {"step_size": 7, "gamma": 0.5}),
     ("StepLR", {"step_size": 1, "gamma": 1.1}),
+    ("StepLR", {"step_size": np.int64(2), "gamma": 0.5}),
     ("CosineAnnealingLR", {"T_max": 50}),
     ("CosineAnnealingLR", {"T_max": 7, "eta_min": 1e-3}),
     ("CosineAnnealingLR", {"T_max": 1, "eta_min": 0.01}),

@@ -277,6 +277,16 @@ def test_a_step_is_not_recorded_but_is_noticed(make, make_oracle, options, value
         stale.backward()
 
 
+@pytest.mark.parametrize(("make", "make_oracle", "options"), ONE_OF_EACH, ids=case_id)
+def test_infinity_in_strided_memory_is_no_warning(make, make_oracle, options):
+    value, grad = np.array([[1.0, np.inf], [2.0, 3.0]]).T, np.array([[1.0, np.inf], [np.inf, 1.0]])
+    p, q = Tensor(value.copy(order="K"), True), torch.tensor(value, requires_grad=True)
+    p.grad, q.grad = Tensor(grad), torch.tensor(grad)
+    make([p], **options).step()
+    make_oracle([q], **options).step()
+    np.testing.assert_allclose(p._data, q.detach().numpy(), rtol=1e-15)
+
+
 def test_step_evaluates_the_closure_with_gradients():
     p = Tensor(np.array([3.0]), True)
     optimizer = SGD([p], lr=0.5)

@@ -5,7 +5,7 @@ c = 1/√E, which keeps the spread of a sum of E products at 1:
 
     Z = c Q Kᵀ + B                                                                                  (1)
     P = softmax(Z) along each row                                                                   (2)
-    A = P ⊙ M                            dropout of the weights, M = m/(1 − p); or A = P            (3)
+    A = P ⊙ M                            dropout (dropout.py), M = m/(1 − p); or A = P              (3)
     Y = A V                                                                                         (4)
 
 The axes in front, (N, H) for a batch and its heads, are more of the same. A row that is masked whole has no softmax; here, as in torch's
@@ -35,7 +35,7 @@ from ..tensor import Tensor
 from .dropout import check_probability, keep_factors
 from .softmax import EXP_WORK, exp, is_double, largest
 
-__all__ = ["attention_weights", "scaled_dot_product_attention"]
+__all__ = ["scaled_dot_product_attention"]
 
 Array = np.ndarray[Any, Any]
 
@@ -191,14 +191,14 @@ def _weights(q: Array, k: Array, bias: Array | None, scale: float, causal: bool)
 def _through_softmax(q: Any, k: Any, weights: Any, dp: Any, scale: float, mask_shape: tuple[int, ...] | None) -> tuple[Any, Any, Any]:
     """dQ, dK and dB of dP, by (6) and (7); an array dP is overwritten."""
     if isinstance(dp, Tensor):
-        dz = weights * (dp - (dp * weights).sum(-1, keepdim=True))
+        dz = weights * (dp - (dp * weights).sum(-1, keepdim=True))  # (6)
     else:
         keys = weights.shape[-1]
         rows = (weights.size // keys if keys else 0, keys)
         dz = ready(dp)
         weigh_backward(2 * weights.size, ready(weights).reshape(rows), dz.reshape(rows))
     dmask = None if mask_shape is None else sum_to(dz, mask_shape)
-    return (dz @ k) * scale, (_mT(dz) @ q) * scale, dmask
+    return (dz @ k) * scale, (_mT(dz) @ q) * scale, dmask  # (7)
 
 
 def _mT(x: Any) -> Any:  # noqa: N802
@@ -247,23 +247,6 @@ def scaled_dot_product_attention(
     query, key, value, bias, factor, p = _checked(query, key, value, attn_mask, dropout_p, is_causal, scale, enable_gqa)
     y: Tensor = AttentionFunction.apply(query, key, value, bias, scale=factor, causal=bool(is_causal), p=p)
     return y
-
-
-def attention_weights(query: Tensor, key: Tensor, attn_mask: Tensor | None = None, is_causal: bool = False, scale: float | None = None) -> Tensor:
-    """softmax(c Q Kᵀ + mask): the weights alone, equations (1) and (2), to be looked at; arguments as scaled_dot_product_attention.
-
-    Returns:
-        (…, L, S); the rows sum to 1, or are 0 where a query may look nowhere.
-
-    Example:
-        >>> import tinygrad_norm as tg
-        >>> attention_weights(tg.zeros(2, 4), tg.zeros(2, 4), is_causal=True)
-        tensor([[1.0000, 0.0000],
-                [0.5000, 0.5000]])
-    """
-    query, key, _, bias, factor, _ = _checked(query, key, key, attn_mask, 0.0, is_causal, scale, False)
-    weights: Tensor = WeightsFunction.apply(query, key, bias, scale=factor, causal=bool(is_causal))
-    return weights
 
 
 def _checked(

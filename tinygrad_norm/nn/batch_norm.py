@@ -32,7 +32,7 @@ from ..function import Function
 from ..kernel import APART, get_num_threads, kernel, prange, ready
 from ..ops.operands import as_array, check_tensor, constant
 from ..tensor import Tensor, touch
-from .norm import ChannelNorm, check_eps
+from .norm import ChannelNorm, check_eps, check_number
 
 Array = np.ndarray[Any, Any]
 BLOCK, BLOCK_ROWS = 1 << 16, 1024  # elements, and rows, of a block: what the second look still finds in the cache, and short float32 sums
@@ -43,7 +43,7 @@ BLOCK, BLOCK_ROWS = 1 << 16, 1024  # elements, and rows, of a block: what the se
 # rounding left of it times rstd, and rstd, so that x̂ = (x − μ)·rstd − shift is right at a large mean too.
 #
 # E[x²] − E[x]² would be one look at the data and useless at a large mean. Here a block of rows is read twice while it is in the cache, and
-# blocks are joined by Chan's formula: with n, μ, S = Σ(x−μ)² of two parts a and b, and δ = μ_b − μ_a,
+# blocks are joined by the formula of Chan, Golub & LeVeque 1979: with n, μ, S = Σ(x−μ)² of two parts a and b, and δ = μ_b − μ_a,
 #
 #     μ = μ_a + δ n_b/n,   S = S_a + S_b + δ² n_a n_b/n                                               (7)
 
@@ -178,12 +178,12 @@ def batch_norm_forward_3d(x, weight, bias, eps, y, moments, stats, chunks):  # t
 def batch_norm_backward_reference(dy: Array, x: Array, weight: Array, stats: Array, dx: Array, dweight: Array, dbias: Array, chunks: int) -> None:
     """Equations (8) and (9) over all axes but the channels'."""
     axes = (0,) if x.ndim == 2 else (0, 2)
-    m = max(x.size // len(weight), 1) if len(weight) else 1
+    m = x.size // len(weight)
     mean, shift, rstd = (channels(x, s) for s in stats)
     xhat = (x - mean) * rstd - shift
     dweight[:] = (dy * xhat).sum(axis=axes)
     dbias[:] = dy.sum(axis=axes)
-    dx[:] = channels(x, weight) * rstd * (dy - channels(x, dbias / x.dtype.type(m)) - xhat * channels(x, dweight / x.dtype.type(m)))
+    dx[:] = channels(x, weight) * rstd * (dy - channels(x, dbias / m) - xhat * channels(x, dweight / m))
 
 
 @kernel(reference=batch_norm_backward_reference)
@@ -347,7 +347,7 @@ class BatchNormEval(Function):
 
     def forward(self, x: Array, weight: Array | None, bias: Array | None, *, mean: Array, var: Array, eps: float) -> Array:
         self.mean = channels(x, mean.copy())  # the buffers move on
-        self.rstd = channels(x, (1 / np.sqrt(var + x.dtype.type(eps))).astype(x.dtype, copy=False))
+        self.rstd = channels(x, 1 / np.sqrt(var + eps))
         self.save_for_backward(x if self.needs_input_grad[1] else None, weight)
         y = x - self.mean
         y *= self.rstd
@@ -365,7 +365,7 @@ class BatchNormEval(Function):
         dx = dweight = dbias = None
         if need_x:
             gamma = None if weight is None else weight if dy.ndim == 2 else weight.reshape(-1, 1)
-            dx = dy * rstd if gamma is None else dy * (gamma * rstd)
+            dx = dy * rstd if gamma is None else dy * (gamma * rstd)  # (13)
         if need_weight:
             dweight = (dy * ((x - constant(self.mean, dy)) * rstd)).sum(axis=axes)
         if need_bias:
@@ -424,14 +424,14 @@ def batch_norm(
                 raise RuntimeError(f"batch_norm: mixed dtype: the input is {input.dtype}, {what} is {t.dtype}: all inputs must share one dtype")
     if type(eps) is not float:
         check_eps("batch_norm", eps)
-    if not isinstance(momentum, (int, float)):
-        raise TypeError(f"batch_norm: momentum must be a number; got {type(momentum).__name__}")
+    if type(momentum) is not float:
+        check_number("batch_norm", "momentum", momentum)
     if not training:
         if running_mean is None or running_var is None:
             raise RuntimeError("running_mean must be defined in evaluation mode: pass both running statistics, or training=True")
         if not eps >= 0:
             raise ValueError(f"batch_norm eps must be non-negative, but got {eps}")
-        out: Tensor = BatchNormEval.apply(input, weight, bias, mean=running_mean._data, var=running_var._data, eps=eps)
+        out: Tensor = BatchNormEval.apply(input, weight, bias, mean=running_mean._data, var=running_var._data, eps=float(eps))
         return out
     if not eps > 0:
         raise ValueError(f"batch_norm eps must be positive during training, but got {eps}")

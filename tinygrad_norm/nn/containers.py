@@ -3,7 +3,7 @@
 They are what they look like, a list or a dictionary, with one difference: what they hold is registered. A plain Python list of layers
 would hide their parameters from `parameters()`, `to` and `state_dict`; a ModuleList names them "0", "1", "2".
 
-1. Sequences: Sequential, ModuleList   2. ModuleDict   3. Identity, Flatten
+    1. Sequences: Sequential, ModuleList   2. ModuleDict   3. Identity, Flatten
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Flatten", "Identity", "ModuleDict", "ModuleList", "Sequential"]
 
-# -- 1. Sequences ------------------------------------------------------------------------------------------------------------------------
+# -- 1. Sequences ---------------------------------------------------------------------------------------------------------------------
 
 
 class _ModuleSequence(Module):
@@ -221,7 +221,7 @@ class ModuleList(_ModuleSequence):
         return self._get_name() + ("(\n  " + "\n  ".join(map(indented, lines)) + "\n)" if lines else "()")
 
 
-# -- 2. ModuleDict -----------------------------------------------------------------------------------------------------------------------
+# -- 2. ModuleDict --------------------------------------------------------------------------------------------------------------------
 
 
 class ModuleDict(Module):
@@ -315,7 +315,7 @@ def _pairs(modules: Any) -> Iterator[tuple[str, Any]]:
         yield both
 
 
-# -- 3. Identity, Flatten ----------------------------------------------------------------------------------------------------------------
+# -- 3. Identity, Flatten -------------------------------------------------------------------------------------------------------------
 
 
 class Identity(Module):
@@ -341,8 +341,8 @@ class Flatten(Module):
     Args:
         start_dim: the first of them.
         end_dim: the last of them.
-    Raises (when called):
-        IndexError: the input has no such axis. RuntimeError: start_dim comes after end_dim.
+    Raises:
+        IndexError: when called: the input has no such axis. RuntimeError: start_dim comes after end_dim.
 
     Example:
         >>> import tinygrad_norm as tg

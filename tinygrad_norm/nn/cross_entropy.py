@@ -65,22 +65,21 @@ def cross_entropy_forward_reference(
     if bad:
         return bad, 0.0, 0.0, 0.0
     q, _ = distribution(target, weight, smoothing, ignore, x)
-    with np.errstate(all="ignore"):
-        m = x.max(axis=1, keepdims=True, initial=-np.inf)
-        s = np.exp(x - m).sum(axis=1, keepdims=True)
-        ell = np.log(s) - (x - m)
-        at = np.arange(x.shape[1]) == target[:, None]
-        counts = kept[:, None] & (at if smoothing is None else True)  # elsewhere q is 0, and 0·inf must not come in
-        losses[:] = np.where(counts, q * ell, 0).sum(axis=1)
-        stats[:] = np.where(kept[:, None], np.concatenate([m, 1 / s], axis=1), 0)
-        total = np.float64(losses.sum(dtype=np.float64))
-        norm = np.float64(kept.sum() if weight is None else weight[target[kept]].sum(dtype=np.float64))
-        return bad, float(norm), float(total), float(total / norm)
+    m = x.max(axis=1, keepdims=True, initial=-np.inf)
+    s = np.exp(x - m).sum(axis=1, keepdims=True)
+    ell = np.log(s) - (x - m)
+    at = np.arange(x.shape[1]) == target[:, None]
+    counts = kept[:, None] & (at if smoothing is None else True)  # elsewhere q is 0, and 0·inf must not come in
+    losses[:] = np.where(counts, q * ell, 0).sum(axis=1)
+    stats[:] = np.where(kept[:, None], np.concatenate([m, 1 / s], axis=1), 0)
+    total = losses.sum(dtype=np.float64)
+    norm = np.float64(kept.sum() if weight is None else weight[target[kept]].sum(dtype=np.float64))
+    return bad, float(norm), float(total), float(total / norm)
 
 
 @device
 def cost(x, m, log_s):  # type: ignore[no-untyped-def]
-    """ℓ of one class, (1), in this order: (ln s + m) − x would lose ln s at logits of 10⁴. To be added: LLVM reorders what is subtracted."""
+    """ℓ of one class, (1), in this order: (ln s + m) − x would lose ln s at logits of 10⁴. Callers add it: LLVM reorders what is subtracted."""
     return log_s - (x - m)
 
 
@@ -146,10 +145,9 @@ def cross_entropy_backward_reference(
 ) -> None:
     """Equation (5) on the rows of x; dy has one element, or one a row."""
     q, kept = distribution(target, weight, smoothing, ignore, x)
-    with np.errstate(all="ignore"):
-        u = (dy[:, None] / np.float64(norm)).astype(x.dtype)
-        p = np.exp(x - stats[:, 0:1]) * stats[:, 1:2]
-        dx[:] = np.where(kept, u * (q.sum(axis=1, keepdims=True) * p - q), 0)
+    u = (dy[:, None] / np.float64(norm)).astype(x.dtype)
+    p = np.exp(x - stats[:, 0:1]) * stats[:, 1:2]
+    dx[:] = np.where(kept, u * (q.sum(axis=1, keepdims=True) * p - q), 0)
 
 
 @kernel(reference=cross_entropy_backward_reference)
@@ -184,15 +182,15 @@ def cross_entropy_backward(dy, x, target, weight, smoothing, ignore, norm, doubl
                     dx[n, k] -= off * (one if weight is None else weight[k])
 
 
-# -- 3. On the graph, and the second derivative -----------------------------------------------------------------------------------------
+# -- 3. On the graph, and the second derivative ---------------------------------------------------------------------------------------
 #
 # The backward is an op of its own: dx as a function of dy and x. Let v be the gradient of its output dx. From (5), for one row,
 #
-#     gradient of dy:  1/W Σⱼ vⱼ (Q pⱼ − qⱼ)           (summed over the rows where dy is one number)          (6)
+#     gradient of dy:  1/W Σⱼ vⱼ (Q pⱼ − qⱼ)           (summed over the rows where dy is one number)  (6)
 #
 # and since ∂pⱼ/∂xᵢ = pⱼ (δᵢⱼ − pᵢ), and q is constant,
 #
-#     gradient of x:   Σⱼ vⱼ u Q pⱼ (δᵢⱼ − pᵢ) = u Q pᵢ (vᵢ − Σⱼ pⱼ vⱼ)                                       (7)
+#     gradient of x:   Σⱼ vⱼ u Q pⱼ (δᵢⱼ − pᵢ) = u Q pᵢ (vᵢ − Σⱼ pⱼ vⱼ)                               (7)
 #
 # (7) is the Hessian, u Q (diag p − p pᵀ), times v. vᵀ times that is u Q times the variance of v under p, which is never negative:
 # cross-entropy is convex in its logits.
@@ -255,11 +253,10 @@ class CrossEntropyBackward(Function):
         q, kept = distribution(*self.target, rows)
         whole = q.sum(axis=1, keepdims=True)  # Q (N, 1)
         norm = np.float64(self.norm)
-        with np.errstate(all="ignore"):
-            u = dy.reshape(-1, 1) / norm  # (N, 1), or (1, 1) where all rows were summed
-            p = np.where(kept, np.exp(rows - self.stats[:, 0:1]) * self.stats[:, 1:2], 0)
-            gradient_dy = (v * (whole * p - q)).sum(axis=1) / norm  # (6)
-            gradient_x = np.where(kept, u * whole * p * (v - (p * v).sum(axis=1, keepdims=True)), 0)  # (7)
+        u = dy.reshape(-1, 1) / norm  # (N, 1), or (1, 1) where all rows were summed
+        p = np.where(kept, np.exp(rows - self.stats[:, 0:1]) * self.stats[:, 1:2], 0)
+        gradient_dy = (v * (whole * p - q)).sum(axis=1) / norm  # (6)
+        gradient_x = np.where(kept, u * whole * p * (v - (p * v).sum(axis=1, keepdims=True)), 0)  # (7)
         return (gradient_dy if dy.size == len(rows) else gradient_dy.sum()).reshape(dy.shape), rows_back(gradient_x, x.shape, axis)
 
 
@@ -346,6 +343,7 @@ def _with_probabilities(input: Tensor, target: Tensor, weight: Tensor | None, ig
 
 
 def check_options(op: str, reduction: Any, ignore_index: Any = -100) -> None:
+    """The options of a loss are known ones: ValueError or TypeError otherwise."""
     if reduction not in ("mean", "sum", "none"):
         raise ValueError(f"{reduction} is not a valid value for reduction: it is 'mean', 'sum' or 'none'")
     if type(ignore_index) is not int and not isinstance(ignore_index, np.integer):
@@ -360,7 +358,7 @@ def _check_smoothing(smoothing: Any) -> None:
 
 
 def check_classes(op: str, input: Tensor, target: Tensor, weight: Tensor | None) -> None:
-    """Whether the target holds one class for each row of the input."""
+    """The target holds one class for each row of the input, and the weight one number for each class: RuntimeError or ValueError otherwise."""
     x, t = input._data.shape, target._data.shape
     if target._data.dtype.kind != "i":
         hint = f"; probabilities would have the input's shape {list(x)}, not {list(t)}" if op == "cross_entropy" else ""

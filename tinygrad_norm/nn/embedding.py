@@ -1,6 +1,6 @@
 """Embedding: a learned row for each of V symbols; and the two ways of telling a Transformer where in a sequence a symbol stands.
 
-    yₙ = W[iₙ]                                       i (N) integers from 0 to V − 1, W (V, D), y (N, D)      (1)
+    yₙ = W[iₙ]                                       i (N) integers from 0 to V − 1, W (V, D), y (N, D)  (1)
 
 It is the linear layer on one-hot rows, yₙ = oₙ W with (oₙ)ᵥ = 1 where v = iₙ, without the multiplications by 0. So
 
@@ -33,7 +33,7 @@ from ..ops.operands import check_tensor
 from ..tensor import Tensor, touch
 from . import init
 from .module import Module
-from .parameter import Parameter
+from .parameter import Parameter, check_size
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -42,7 +42,7 @@ __all__ = ["Embedding", "LearnedPositions", "SinusoidalPositions", "embedding", 
 
 Array = np.ndarray[Any, Any]
 
-# -- 1. Putting rows back -----------------------------------------------------------------------------------------------------------------
+# -- 1. Putting rows back -------------------------------------------------------------------------------------------------------------
 #
 # `share` says how much of dyₙ is counted: 1; or 0 for the padding symbol, whose row is not to learn; or, scaled by frequency, one over how
 # often iₙ occurs in the batch. Threads divide the columns, not the rows: two rows of dy may belong to one row of W.
@@ -292,7 +292,7 @@ class Embedding(Module):
 # -- 4. Positions ---------------------------------------------------------------------------------------------------------------------
 
 
-def sinusoidal_positions(length: int, d_model: int, base: float = 10000.0) -> Array:
+def sinusoidal_positions(length: int, d_model: int) -> Array:
     """The table of (3), (length, d_model), in float64; Vaswani et al. 2017, section 3.5.
 
     Position t + s is a rotation of position t, by an angle that depends on s alone, in each pair of features: so attention can learn "s back".
@@ -308,7 +308,7 @@ def sinusoidal_positions(length: int, d_model: int, base: float = 10000.0) -> Ar
     check_size("sinusoidal_positions", "d_model", d_model)
     if d_model % 2:
         raise ValueError(f"sinusoidal_positions: d_model must be even, since sine and cosine come in pairs; got {d_model}")
-    angles = np.arange(length)[:, None] * np.exp(np.arange(0, d_model, 2) * (-math.log(base) / d_model))  # (T, D/2)
+    angles = np.arange(length)[:, None] * np.exp(np.arange(0, d_model, 2) * (-math.log(10000) / d_model))  # (T, D/2)
     return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, d_model)  # (3)
 
 
@@ -404,11 +404,3 @@ class LearnedPositions(_Positions):
     def forward(self, input: Tensor) -> Tensor:
         """(…, D) to the same."""
         return input + self._rows(self.weight, input)
-
-
-def check_size(layer: str, name: str, n: Any) -> None:
-    """n is an integer, not negative: TypeError or RuntimeError otherwise."""
-    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
-        raise TypeError(f"{layer}: {name} must be an integer; got {type(n).__name__}")
-    if n < 0:
-        raise RuntimeError(f"{layer}: {name} must not be negative; got {n}")

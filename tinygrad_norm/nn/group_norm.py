@@ -28,6 +28,7 @@ from ..kernel import kernel, prange, ready
 from ..ops.operands import as_array, check_tensor
 from ..tensor import Tensor
 from .norm import AffineNorm, check_eps
+from .parameter import check_integer
 
 Array = np.ndarray[Any, Any]
 
@@ -44,7 +45,7 @@ def group_norm_forward_reference(x: Array, weight: Array, bias: Array, eps: floa
     rest = (x - mean).mean(axis=(2, 3), keepdims=True)
     centred = (x - mean) - rest
     var = (centred * centred).mean(axis=(2, 3), keepdims=True)
-    rstd = 1 / np.sqrt(var + x.dtype.type(eps))
+    rstd = 1 / np.sqrt(var + eps)
     y[:] = centred * rstd * weight[:, :, None] + bias[:, :, None]
     stats[:] = np.concatenate([mean, rest * rstd, rstd, var], axis=3)[:, :, 0]
 
@@ -171,8 +172,7 @@ class GroupNormFunction(Function):
     def backward(self, dy: Any) -> Any:
         x, weight, stats = self.saved_tensors
         dx, dweight, dbias = GroupNormBackward.on(dy, x, weight, stats=as_array(stats), groups=self.groups)
-        need_x, need_weight, need_bias = self.needs_input_grad
-        return dx if need_x else None, dweight if need_weight else None, dbias if need_bias else None
+        return dx, dweight, dbias
 
 
 class GroupNormBackward(Function):
@@ -196,10 +196,8 @@ class GroupNormBackward(Function):
         if x.size:
             values, gamma = in_groups(x, groups), of_channels(weight, 1, x, groups)
             partial = np.empty((2, *values.shape[:3]), x.dtype)
-            group_norm_backward(
-                2 * x.size, in_groups(dy, groups), values, gamma, stats, dx.reshape(values.shape), dweight.reshape(gamma.shape), dbias.reshape(gamma.shape),
-                partial,
-            )  # fmt: skip
+            outs = dx.reshape(values.shape), dweight.reshape(gamma.shape), dbias.reshape(gamma.shape)
+            group_norm_backward(2 * x.size, in_groups(dy, groups), values, gamma, stats, *outs, partial)
         return dx, dweight, dbias
 
     def backward(self, u: Array, a: Array, b: Array) -> Any:
@@ -251,8 +249,7 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
     """
     check_tensor(input, "group_norm")
     x = input._data
-    if isinstance(num_groups, bool) or not isinstance(num_groups, (int, np.integer)):
-        raise TypeError(f"group_norm: num_groups must be an integer; got {type(num_groups).__name__}")
+    check_integer("group_norm", "num_groups", num_groups)
     if x.ndim < 2:
         raise RuntimeError(f"Expected at least 2 dimensions for input tensor but received {x.ndim}: (N, C, *)")
     if num_groups < 1:
@@ -267,6 +264,8 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
             "whose variance is 0. Take fewer groups, or RMSNorm"
         )
     check_channels("group_norm", input, weight=weight, bias=bias)
+    if type(eps) is not float:
+        check_eps("group_norm", eps)
     stats = np.empty((x.shape[0], num_groups, 4), x.dtype)
     y: Tensor = GroupNormFunction.apply(input, weight, bias, groups=int(num_groups), eps=float(eps), stats=stats)
     return y
@@ -315,8 +314,7 @@ class GroupNorm(AffineNorm):
     ) -> None:
         super().__init__()
         for what, n in (("num_groups", num_groups), ("num_channels", num_channels)):
-            if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
-                raise TypeError(f"GroupNorm: {what} must be an integer; got {type(n).__name__}")
+            check_integer("GroupNorm", what, n)
         if num_groups < 1 or num_channels < 0:
             raise ValueError(f"GroupNorm: num_groups must be at least 1 and num_channels not negative; got {num_groups} and {num_channels}")
         if num_channels % num_groups:

@@ -4,7 +4,7 @@ Why not all the same numbers, or just small ones? A layer y = W·x multiplies th
 variance σ² and n inputs, Var(y) = n·σ²·E[x²]. Twenty layers on, a factor of 2 per layer is a million. So σ is chosen to keep it at 1:
 
     Glorot & Bengio 2010   σ² = gain²·2/(fan_in + fan_out)     a compromise between the forward and the backward pass
-    He et al. 2015         σ² = gain²/fan                      gain² = 2 for relu, which makes half of its input zero
+    He et al. 2015         σ² = gain²/fan                      gain² = 2 for relu, which makes half of its input zero (arXiv:1502.01852)
 
 fan_in is the number of inputs of one output, fan_out that of outputs of one input; a weight has shape (out, in, *kernel). A uniform
 distribution on (−a, a) has variance a²/3, whence the √3 below.
@@ -59,7 +59,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
         return math.sqrt(2.0)
     if nonlinearity == "leaky_relu":
         slope = 0.01 if param is None else param
-        if isinstance(slope, (int, float)) and slope is not True and slope is not False:
+        if isinstance(slope, (int, float)) and not isinstance(slope, bool):
             return math.sqrt(2.0 / (1 + slope**2))
         raise ValueError(f"negative_slope {slope} not a valid number")
     if nonlinearity == "selu":
@@ -67,7 +67,7 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
     raise ValueError(f"Unsupported nonlinearity {nonlinearity}: expected one of {', '.join(_LINEAR)}, tanh, relu, leaky_relu, selu")
 
 
-# -- Constants ---------------------------------------------------------------------------------------------------------------------------
+# -- Constants ------------------------------------------------------------------------------------------------------------------------
 
 
 def constant_(tensor: Tensor, val: float) -> Tensor:
@@ -93,7 +93,7 @@ def zeros_(tensor: Tensor) -> Tensor:
     return constant_(tensor, 0.0)
 
 
-# -- Random numbers ----------------------------------------------------------------------------------------------------------------------
+# -- Random numbers -------------------------------------------------------------------------------------------------------------------
 
 
 def uniform_(tensor: Tensor, a: float = 0.0, b: float = 1.0, generator: Generator | None = None) -> Tensor:
@@ -183,7 +183,7 @@ def kaiming_normal_(
     return tensor if std is None else normal_(tensor, 0.0, std, generator)
 
 
-# -- Their deviations --------------------------------------------------------------------------------------------------------------------
+# -- Their deviations -----------------------------------------------------------------------------------------------------------------
 
 
 def _check(tensor: Any, name: str) -> None:

@@ -1,4 +1,4 @@
-"""Instance normalization (Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022, eq. 1): each channel of each sample by itself.
+"""Instance normalization (Ulyanov, Vedaldi & Lempitsky 2016, arXiv:1607.08022, eq. 3): each channel of each sample by itself.
 
 x is (N, C, L). It is group normalization with one channel a group, M = L, so its forward, its two backwards and their kernels are those
 of group_norm.py with G = C:
@@ -24,9 +24,7 @@ from ..ops.operands import check_tensor
 from ..tensor import Tensor, touch
 from .batch_norm import BatchNormEval
 from .group_norm import GroupNormFunction, check_channels
-from .norm import ChannelNorm
-
-Array = np.ndarray[Any, Any]
+from .norm import ChannelNorm, check_eps, check_number
 
 
 def instance_norm(
@@ -39,7 +37,7 @@ def instance_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """y = (x − mean)/√(var + eps)·weight + bias for each channel of each sample; Ulyanov et al. 2016, eq. 1.
+    """y = (x − mean)/√(var + eps)·weight + bias for each channel of each sample; Ulyanov et al. 2016, eq. 3.
 
     Args:
         input: (N, C, *), float32 or float64.
@@ -74,10 +72,14 @@ def instance_norm(
     if (running_mean is None) != (running_var is None):
         raise ValueError("running_mean and running_var must either both be None or neither be None")
     check_channels("instance_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    if type(eps) is not float:
+        check_eps("instance_norm", eps)
+    if type(momentum) is not float:
+        check_number("instance_norm", "momentum", momentum)
     if not use_input_stats:
         if running_mean is None or running_var is None:
             raise RuntimeError("Expected running_mean and running_var to be defined when use_input_stats is false")
-        flat = input.reshape(x.shape[0], channels, math.prod(x.shape[2:])) if x.ndim > 3 else input
+        flat = input.reshape(x.shape[0], channels, length) if x.ndim > 3 else input
         out: Tensor = BatchNormEval.apply(flat, weight, bias, mean=running_mean._data, var=running_var._data, eps=float(eps))
         return out.reshape(x.shape) if x.ndim > 3 else out
     stats = np.empty((x.shape[0], channels, 4), x.dtype)

@@ -21,7 +21,6 @@ Keras' layer, and the variant that tutorials write by hand, are in layer_norm_va
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,6 +40,7 @@ Array = np.ndarray[Any, Any]
 # `stats` holds for each row μ as it could be stored, a shift, and rstd. At a mean of 1e4 a float32 μ is wrong by up to 5e-4; what rounding
 # left of it is the mean of x − μ, and that times rstd is the shift. With x̂ = (x − μ)·rstd − shift it is about a thousand times more
 # accurate, for one more number a row. (Not as (x − μ) − rest: reassociation would add the rest to μ, where it is lost again.)
+# The variance is likewise that of c = x − μ about rest, its mean: 1/D Σ (c − rest)² = 1/D Σ c² − rest², so one sweep gives both sums.
 
 
 def layer_norm_forward_reference(x: Array, weight: Array, bias: Array, eps: Any, y: Array, stats: Array) -> None:
@@ -345,8 +345,8 @@ def check_normalized(op: str, input: Tensor, shape: tuple[int, ...], weight: Ten
 
 def check_lengths(layer: str, shape: Any) -> tuple[int, ...]:
     """normalized_shape as a layer takes it, as a tuple: TypeError or RuntimeError where it is no lengths of axes."""
-    lengths = (shape,) if isinstance(shape, numbers.Integral) else shape
-    if not isinstance(lengths, Sequence) or isinstance(lengths, str) or any(isinstance(n, bool) or not isinstance(n, numbers.Integral) for n in lengths):
+    lengths = (shape,) if isinstance(shape, (int, np.integer)) else shape
+    if not isinstance(lengths, Sequence) or isinstance(lengths, str) or any(isinstance(n, bool) or not isinstance(n, (int, np.integer)) for n in lengths):
         raise TypeError(f"{layer}: normalized_shape must be an int or a sequence of ints, the lengths of the last axes; got {shape!r}")
     if not lengths or any(n < 0 for n in lengths):
         raise RuntimeError(f"{layer}: normalized_shape must hold at least one length, none negative; got {shape!r}")

@@ -11,7 +11,7 @@ With μ and var of layer_norm.py, equations (1) and (2), over the D elements tha
 The first two are one function of different arguments, so Keras' layer is torch's between two permutations of the axes. The third is another
 function: as eps → 0 its output is √((D − 1)/D) times the others', 0.91 for D = 6; and where x varies little, s + eps is about s, where
 √(var + eps) is about √eps. Nobody needs it fast; it is here to be compared with, and shows what a norm costs in primitives: it can be
-differentiated to every order, and takes eight nodes of the graph where the fused one takes one.
+differentiated to every order, and takes seven nodes of the graph where the fused one takes one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from ..tensor import Tensor
 from .layer_norm import layer_norm
 from .module import Module
 from .norm import check_eps
-from .parameter import Parameter
+from .parameter import Parameter, check_integer
 
 # -- 1. Keras' LayerNormalization -----------------------------------------------------------------------------------------------------
 
@@ -131,9 +131,9 @@ class LayerNormalization(Module):
         shape = tuple(int(input_shape[a]) for a in _axes(self.axis, input_shape))
         kind = self._kind or parameter_dtype("LayerNormalization", dtype, None)
         if self.scale:
-            self.gamma = Parameter(Tensor(np.ones(shape, kind)))
+            self.gamma = Parameter(np.ones(shape, kind))
         if self.center:
-            self.beta = Parameter(Tensor(np.zeros(shape, kind)))
+            self.beta = Parameter(np.zeros(shape, kind))
         self.built = True
 
     def forward(self, input: Tensor) -> Tensor:
@@ -193,16 +193,15 @@ class UnbiasedLayerNorm(Module):
 
     def __init__(self, features: int, eps: float = 1e-6, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
-        if isinstance(features, bool) or not isinstance(features, (int, np.integer)):
-            raise TypeError(f"UnbiasedLayerNorm: features must be an integer, the length of the last axis; got {type(features).__name__}")
+        check_integer("UnbiasedLayerNorm", "features", features)
         if features < 2:
             raise ValueError(f"UnbiasedLayerNorm: features must be at least 2, as D − 1 divides; got {features}")
         check_eps("UnbiasedLayerNorm", eps)
         kind = parameter_dtype("UnbiasedLayerNorm", dtype, device)
         self.features = int(features)
         self.eps = eps
-        self.gamma = Parameter(Tensor(np.ones(self.features, kind)))
-        self.beta = Parameter(Tensor(np.zeros(self.features, kind)))
+        self.gamma = Parameter(np.ones(self.features, kind))
+        self.beta = Parameter(np.zeros(self.features, kind))
 
     def forward(self, input: Tensor) -> Tensor:
         """(…, D) to the same."""

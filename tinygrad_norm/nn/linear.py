@@ -27,7 +27,7 @@ from ..quiet import quiet
 from ..tensor import Tensor
 from . import init
 from .module import Module
-from .parameter import Parameter
+from .parameter import Parameter, check_size
 
 Array = np.ndarray[Any, Any]
 
@@ -183,15 +183,12 @@ class Linear(Module):
     def __init__(self, in_features: int, out_features: int, bias: bool = True, device: Any = None, dtype: Any = None) -> None:
         super().__init__()
         for name, n in (("in_features", in_features), ("out_features", out_features)):
-            if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
-                raise TypeError(f"Linear: {name} must be an integer; got {type(n).__name__}")
-            if n < 0:
-                raise ValueError(f"Linear: {name} must not be negative; got {n}")
+            check_size("Linear", name, n)
         self.in_features = int(in_features)
         self.out_features = int(out_features)
         kind = parameter_dtype("Linear", dtype, device)
-        self.weight = Parameter(Tensor(np.empty((self.out_features, self.in_features), kind)))
-        self.register_parameter("bias", Parameter(Tensor(np.empty(self.out_features, kind))) if bias else None)
+        self.weight = Parameter(np.empty((self.out_features, self.in_features), kind))
+        self.register_parameter("bias", Parameter(np.empty(self.out_features, kind)) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -21,7 +21,7 @@ __all__ = ["MSELoss", "NLLLoss", "mse_loss", "nll_loss"]
 
 Array = np.ndarray[Any, Any]
 
-# -- 1. Negative log-likelihood ---------------------------------------------------------------------------------------------------------
+# -- 1. Negative log-likelihood -------------------------------------------------------------------------------------------------------
 #
 # Cross-entropy without the softmax: the input is ln p already, y = −Σ wₜ xₜ (/ W). It is linear in x, so the gradient is a constant put at
 # the place that was picked, and the second derivative is 0.
@@ -60,9 +60,9 @@ class NLLLossFunction(Function):
         return Put.on(dy * constant(self.slope, dy), shape=self.shape, key=self.key), None, None
 
 
-# -- 2. Squared error -------------------------------------------------------------------------------------------------------------------
+# -- 2. Squared error -----------------------------------------------------------------------------------------------------------------
 #
-#     y = (x − t)²,   dx = 2 (x − t) dy,   dt = −dx,   both divided by the number of elements for a mean                              (1)
+#     y = (x − t)²,   dx = 2 (x − t) dy,   dt = −dx,   both divided by the number of elements for a mean  (1)
 #
 # NumPy's own loops are all it needs, and formulas in operators have derivatives of every order.
 

@@ -23,11 +23,12 @@ import numpy as np
 
 from ..creation import zeros
 from ..function import Function
-from ..kernel import chunks, kernel, prange
+from ..kernel import APART, chunks, kernel, prange
 from ..ops.operands import as_array, check_tensor
 from ..tensor import Tensor
 from .batch_norm import BatchNorm1d, batch_norm
 from .layer_norm import LayerNorm, as_rows, check_normalized, shape_argument
+from .norm import check_eps
 
 Array = np.ndarray[Any, Any]
 
@@ -148,8 +149,7 @@ class MaskedLayerNormFunction(Function):
     def backward(self, dy: Any) -> Any:
         x, weight, stats = self.saved_tensors
         dx, dweight, dbias = MaskedLayerNormBackward.on(dy, x, weight, stats=as_array(stats), mask=self.mask, shape=self.shape)
-        need_x, need_weight, need_bias = self.needs_input_grad
-        return dx if need_x else None, dweight if need_weight else None, dbias if need_bias else None
+        return dx, dweight, dbias
 
 
 class MaskedLayerNormBackward(Function):
@@ -174,7 +174,7 @@ class MaskedLayerNormBackward(Function):
         dx, dweight, dbias = np.empty(x.shape, x.dtype), np.zeros(shape, x.dtype), np.zeros(shape, x.dtype)
         gamma = np.ones(width, x.dtype) if weight is None else weight.reshape(width)
         if x.size:
-            partial = np.empty((chunks(2 * x.size), 2, width), x.dtype)
+            partial = np.empty((chunks(2 * x.size), 2, width + APART), x.dtype)
             flat = dx.reshape(rows.shape), dweight.reshape(width), dbias.reshape(width)
             masked_layer_norm_backward(2 * x.size, as_rows(dy, width), rows, mask, gamma, stats, *flat, partial)
         return dx, dweight, dbias
@@ -197,7 +197,7 @@ class MaskedLayerNormBackward(Function):
             return carried
 
         d, Ju = gamma * dy, J(u)  # noqa: N806
-        q = a * dy - rstd * (m(xhat * d) * u + m(xhat * u) * d)
+        q = a * dy - rstd * (m(xhat * d) * u + m(xhat * u) * d)  # (7)
         gradient_dy = np.where(mask, gamma * Ju + a * xhat + b, 0)  # (5)
         gradient_x = np.where(mask, J(q) - rstd * xhat * m(u * J(d)), 0)  # (7)
         gradient_weight = None if weight is None else (dy * Ju).sum(axis=0).reshape(self.shape)  # (6)
@@ -231,6 +231,8 @@ def masked_layer_norm(
     """
     shape = normalized_shape if type(normalized_shape) is tuple else shape_argument("masked_layer_norm", normalized_shape)
     check_normalized("masked_layer_norm", input, shape, weight, bias)
+    if type(eps) is not float:
+        check_eps("masked_layer_norm", eps)
     valid = _bool("masked_layer_norm", mask)
     try:
         valid = np.array(np.broadcast_to(valid, input._data.shape))  # a copy: the caller's mask may change before the backward
@@ -261,9 +263,7 @@ class MaskedLayerNorm(LayerNorm):
                 [False, False, False, False]])
     """
 
-    forward: Callable[..., Any]
-
-    def forward(self, input: Tensor, mask: Tensor) -> Tensor:  # type: ignore[no-redef]
+    def forward(self, input: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
         """(…, *normalized_shape), and a mask that expands to it, to the same."""
         return masked_layer_norm(input, mask, self.normalized_shape, self.weight, self.bias, self.eps)
 
@@ -335,8 +335,6 @@ class MaskedBatchNorm1d(BatchNorm1d):
         (tensor([0.1000]), tensor([1.1000]))
     """
 
-    forward: Callable[..., Any]
-
-    def forward(self, input: Tensor, mask: Tensor) -> Tensor:  # type: ignore[no-redef]
+    def forward(self, input: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
         """(N, C, L), and a mask (N, L), to (N, C, L)."""
         return _over_valid("MaskedBatchNorm1d", super().forward, input, mask)

@@ -7,7 +7,7 @@ A Module keeps a register (register.py): which of its attributes are parameters,
     state_dict, load_state_dict       the same walk, with the names joined by dots: "0.weight"
     train, apply, to, zero_grad       the same walk, with something done at every step
 
-1. Calling   2. Walking   3. Changing   4. State   5. Printing
+    1. Calling   2. Walking   3. Changing   4. State   5. Printing
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Module(Register):
         self.__dict__.update(state)
         self.__dict__.update(_registry=self._registry.copy(), _hooks=self._hooks.copy())  # a shallow copy must not register in the original
 
-    # -- 1. Calling --------------------------------------------------------------------------------------------------------------------
+    # -- 1. Calling -------------------------------------------------------------------------------------------------------------------
 
     def _forward_is_missing(self, *input: Any, **kwargs: Any) -> Any:
         raise NotImplementedError(f'Module [{type(self).__name__}] is missing the required "forward" function')
@@ -146,7 +146,7 @@ class Module(Register):
         """
         return self._add_hook(hook, False, prepend, with_kwargs)
 
-    # -- 2. Walking --------------------------------------------------------------------------------------------------------------------
+    # -- 2. Walking -------------------------------------------------------------------------------------------------------------------
 
     def named_modules(self, memo: set[Module] | None = None, prefix: str = "", remove_duplicate: bool = True) -> Iterator[tuple[str, Module]]:
         """This module and all below it with their paths, parents before children.
@@ -245,7 +245,7 @@ class Module(Register):
             raise AttributeError(f"`{name}` is not a buffer")
         return found
 
-    # -- 3. Changing -------------------------------------------------------------------------------------------------------------------
+    # -- 3. Changing ------------------------------------------------------------------------------------------------------------------
 
     def apply(self, fn: Callable[[Module], Any]) -> Self:
         """Calls fn on every module below and then on this one; returns itself.
@@ -294,9 +294,7 @@ class Module(Register):
             elif grad is not None:
                 if grad._edge is not None:
                     grad.detach_()
-                grad.requires_grad = False
-                grad._data[...] = 0
-                touch(grad)
+                grad.zero_()
 
     def to(self, *args: Any, dtype: Any = None, device: Any = None) -> Self:
         """Converts all floating point parameters, their gradients and buffers, in place; returns itself.
@@ -353,7 +351,7 @@ class Module(Register):
         """The same as to(float64)."""
         return self.to(float64)
 
-    # -- 4. State ----------------------------------------------------------------------------------------------------------------------
+    # -- 4. State ---------------------------------------------------------------------------------------------------------------------
 
     def state_dict(self, *, prefix: str = "", keep_vars: bool = False) -> OrderedDict[str, Tensor]:
         """All parameters and persistent buffers by path: what is saved and loaded.
@@ -442,7 +440,7 @@ class Module(Register):
             if child is not None:
                 child._plan_load(state, f"{prefix}{name}.", plan, missing, unexpected, errors)
 
-    # -- 5. Printing -------------------------------------------------------------------------------------------------------------------
+    # -- 5. Printing ------------------------------------------------------------------------------------------------------------------
 
     def _get_name(self) -> str:
         return type(self).__name__

@@ -1,4 +1,4 @@
-"""What the normalization layers share: γ and β, running statistics of channels, the check of eps."""
+"""What the normalization layers share: γ and β, running statistics of channels, the checks of eps and momentum."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..dtype import parameter_dtype
 from ..tensor import Tensor
 from . import init
 from .module import Module
-from .parameter import Parameter
+from .parameter import Parameter, check_size
 
 
 class AffineNorm(Module):
@@ -20,8 +20,8 @@ class AffineNorm(Module):
     bias: Parameter | None
 
     def _register_affine(self, shape: tuple[int, ...], kind: Any, weight: bool, bias: bool) -> None:
-        self.register_parameter("weight", Parameter(Tensor(np.ones(shape, kind))) if weight else None)
-        self.register_parameter("bias", Parameter(Tensor(np.zeros(shape, kind))) if bias else None)
+        self.register_parameter("weight", Parameter(np.ones(shape, kind)) if weight else None)
+        self.register_parameter("bias", Parameter(np.zeros(shape, kind)) if bias else None)
 
     def reset_parameters(self) -> None:
         """γ to ones, β to zeros."""
@@ -51,13 +51,10 @@ class ChannelNorm(AffineNorm):
     ) -> None:
         super().__init__()
         layer = type(self).__name__
-        if isinstance(num_features, bool) or not isinstance(num_features, (int, np.integer)):
-            raise TypeError(f"{layer}: num_features must be an integer, the number of channels; got {type(num_features).__name__}")
-        if num_features < 0:
-            raise RuntimeError(f"{layer}: num_features must not be negative; got {num_features}")
+        check_size(layer, "num_features", num_features)
         check_eps(layer, eps)
-        if momentum is not None and (isinstance(momentum, bool) or not isinstance(momentum, (int, float, np.number))):
-            raise TypeError(f"{layer}: momentum must be a number or None; got {type(momentum).__name__}")
+        if momentum is not None:
+            check_number(layer, "momentum", momentum)
         kind = parameter_dtype(layer, dtype, device)
         self.num_features = c = int(num_features)
         self.eps = eps
@@ -88,9 +85,14 @@ class ChannelNorm(AffineNorm):
         )
 
 
-def check_eps(layer: str, eps: Any) -> None:
+def check_number(op: str, name: str, value: Any) -> None:
+    """The value is a number: TypeError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
+        raise TypeError(f"{op}: {name} must be a number; got {type(value).__name__}")
+
+
+def check_eps(op: str, eps: Any) -> None:
     """eps is a number, not negative: TypeError or ValueError otherwise."""
-    if isinstance(eps, bool) or not isinstance(eps, (int, float, np.number)):
-        raise TypeError(f"{layer}: eps must be a number; got {type(eps).__name__}")
+    check_number(op, "eps", eps)
     if not eps >= 0:
-        raise ValueError(f"{layer}: eps is added to a variance under a root, so it must not be negative; got {eps}")
+        raise ValueError(f"{op}: eps is added to a variance under a root, so it must not be negative; got {eps}")

@@ -1,4 +1,4 @@
-"""Parameter: a Tensor that a Module knows as its own."""
+"""Parameter: a Tensor that a Module knows as its own; and the check of the sizes that layers make them of."""
 
 from __future__ import annotations
 
@@ -48,6 +48,19 @@ class Parameter(Tensor):
         out = type(self)(self._data.copy(order="K"), self.requires_grad)  # as in torch, its gradient is not copied
         memo[id(self)] = out
         return out
+
+
+def check_integer(layer: str, name: str, n: Any) -> None:
+    """n is an integer: TypeError otherwise."""
+    if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
+        raise TypeError(f"{layer}: {name} must be an integer; got {type(n).__name__}")
+
+
+def check_size(layer: str, name: str, n: Any) -> None:
+    """n is an integer, not negative: TypeError or RuntimeError otherwise."""
+    check_integer(layer, name, n)
+    if n < 0:
+        raise RuntimeError(f"{layer}: {name} must not be negative; got {n}")
 
 
 def typename(value: Any) -> str:

@@ -39,7 +39,7 @@ from .activation import relu
 from .layer_norm import LayerNorm
 from .linear import linear
 from .module import Module
-from .parameter import Parameter
+from .parameter import Parameter, check_size
 from .softmax import exp, is_double
 
 __all__ = ["LSTMCell", "LayerNormLSTMCell", "RNNCell", "layer_norm_lstm_cell", "lstm_cell", "rnn_relu_cell", "rnn_tanh_cell"]
@@ -307,17 +307,14 @@ class _Cell(Module):
     def __init__(self, input_size: int, hidden_size: int, bias: bool, device: Any, dtype: Any) -> None:
         super().__init__()
         for name, n in (("input_size", input_size), ("hidden_size", hidden_size)):
-            if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
-                raise TypeError(f"{type(self).__name__}: {name} must be an integer; got {type(n).__name__}")
-            if n < 0:
-                raise RuntimeError(f"{type(self).__name__}: {name} must not be negative; got {n}")
+            check_size(type(self).__name__, name, n)
         kind = parameter_dtype(type(self).__name__, dtype, device)
         self.input_size, self.hidden_size, self.bias = int(input_size), int(hidden_size), bias
         rows = self.gates * self.hidden_size
-        self.weight_ih = Parameter(Tensor(np.empty((rows, self.input_size), kind)))
-        self.weight_hh = Parameter(Tensor(np.empty((rows, self.hidden_size), kind)))
+        self.weight_ih = Parameter(np.empty((rows, self.input_size), kind))
+        self.weight_hh = Parameter(np.empty((rows, self.hidden_size), kind))
         for name in self.biases:
-            self.register_parameter(name, Parameter(Tensor(np.empty(rows, kind))) if bias else None)
+            self.register_parameter(name, Parameter(np.empty(rows, kind)) if bias else None)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

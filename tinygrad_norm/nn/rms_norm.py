@@ -25,7 +25,7 @@ import numpy as np
 
 from ..dtype import parameter_dtype
 from ..function import Function
-from ..kernel import chunks, kernel, prange
+from ..kernel import APART, chunks, kernel, prange
 from ..ops.operands import as_array
 from ..tensor import Tensor
 from . import init
@@ -114,8 +114,9 @@ def rms_norm_backward(dy, x, weight, scale, dx, dweight, partial):  # type: igno
 #
 #     gradient of dy:   γ ⊙ J u + a ⊙ x̂                                                              (8)
 #     gradient of γ:    Σ_rows dy ⊙ J u                                                               (9)
-#     q = a ⊙ dy − r (mean(x̂ d) u + mean(x̂ u) d)         what reaches x̂
-#     gradient of x:    J q − r x̂ mean(u dx)             the last term is dx's factor r, by (5)       (10)
+#     gradient of x:    J q − r x̂ mean(u dx),   q = a ⊙ dy − r (mean(x̂ d) u + mean(x̂ u) d)            (10)
+#
+# q is what reaches x̂; the last term is what dx owes to its factor r, by (5).
 
 
 class RMSNormFunction(Function):
@@ -138,8 +139,7 @@ class RMSNormFunction(Function):
     def backward(self, dy: Any) -> Any:
         x, weight, scale = self.saved_tensors
         dx, dweight = RMSNormBackward.on(dy, x, weight, scale=as_array(scale), shape=self.shape)
-        need_x, need_weight = self.needs_input_grad
-        return dx if need_x else None, dweight if need_weight else None
+        return dx, dweight
 
 
 class RMSNormBackward(Function):
@@ -156,7 +156,7 @@ class RMSNormBackward(Function):
         dx, dweight = np.empty(x.shape, x.dtype), np.zeros(shape, x.dtype)
         gamma = np.ones(width, x.dtype) if weight is None else weight.reshape(width)
         if x.size:
-            partial = np.empty((chunks(2 * x.size), width), x.dtype)
+            partial = np.empty((chunks(2 * x.size), width + APART), x.dtype)
             rms_norm_backward(2 * x.size, as_rows(dy, width), rows, gamma, scale, dx.reshape(rows.shape), dweight.reshape(width), partial)
         return dx, dweight
 
@@ -177,7 +177,7 @@ class RMSNormBackward(Function):
             return carried
 
         d, Ju = gamma * dy, J(u)  # noqa: N806
-        q = a * dy - r * (m(xhat * d) * u + m(xhat * u) * d)
+        q = a * dy - r * (m(xhat * d) * u + m(xhat * u) * d)  # (10)
         gradient_dy = gamma * Ju + a * xhat  # (8)
         gradient_x = J(q) - r * xhat * m(u * J(d))  # (10)
         gradient_weight = None if weight is None else (dy * Ju).sum(axis=0).reshape(self.shape)  # (9)
@@ -208,8 +208,11 @@ def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | No
     """
     shape = normalized_shape if type(normalized_shape) is tuple else shape_argument("rms_norm", normalized_shape)
     check_normalized("rms_norm", input, shape, weight)
-    small = float(np.finfo(input._data.dtype).eps) if eps is None else float(eps)
-    y: Tensor = RMSNormFunction.apply(input, weight, shape=shape, eps=small)
+    if eps is None:
+        eps = np.finfo(input._data.dtype).eps
+    elif type(eps) is not float:
+        check_eps("rms_norm", eps)
+    y: Tensor = RMSNormFunction.apply(input, weight, shape=shape, eps=float(eps))
     return y
 
 
@@ -243,7 +246,7 @@ class RMSNorm(Module):
         kind = parameter_dtype("RMSNorm", dtype, device)
         self.eps = eps
         self.elementwise_affine = elementwise_affine
-        self.register_parameter("weight", Parameter(Tensor(np.ones(self.normalized_shape, kind))) if elementwise_affine else None)
+        self.register_parameter("weight", Parameter(np.ones(self.normalized_shape, kind)) if elementwise_affine else None)
 
     def reset_parameters(self) -> None:
         """γ to ones."""

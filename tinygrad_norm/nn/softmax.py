@@ -28,7 +28,7 @@ __all__ = ["LogSoftmax", "Softmax", "log_softmax", "softmax"]
 
 Array = np.ndarray[Any, Any]
 
-# -- 1. eˣ and the largest of a row, for kernels ----------------------------------------------------------------------------------------
+# -- 1. eˣ and the largest of a row, for kernels --------------------------------------------------------------------------------------
 #
 # np.exp is called one element at a time in a kernel. What is written out below is done for a whole vector register at once, 7 times as
 # fast. With k the integer nearest to x/ln 2,
@@ -127,7 +127,7 @@ def is_double(x: Array) -> bool | None:
     return None if x.itemsize == 4 else True
 
 
-# -- 2. Softmax and log-softmax: forward ------------------------------------------------------------------------------------------------
+# -- 2. Softmax and log-softmax: forward ----------------------------------------------------------------------------------------------
 #
 # On the rows of (N, C), with m the row's largest element:
 #
@@ -145,9 +145,8 @@ def log_share(x, m, log_s):  # type: ignore[no-untyped-def]
 
 def softmax_forward_reference(x: Array, double: bool | None, y: Array) -> None:
     """Equation (4) on the rows of x."""
-    with np.errstate(all="ignore"):
-        e = np.exp(x - x.max(axis=1, keepdims=True, initial=-np.inf))
-        y[:] = e / e.sum(axis=1, keepdims=True)
+    e = np.exp(x - x.max(axis=1, keepdims=True, initial=-np.inf))
+    y[:] = e / e.sum(axis=1, keepdims=True)
 
 
 @kernel(reference=softmax_forward_reference)
@@ -168,9 +167,8 @@ def softmax_forward(x, double, y):  # type: ignore[no-untyped-def]
 
 def log_softmax_forward_reference(x: Array, double: bool | None, y: Array) -> None:
     """Equation (4) on the rows of x."""
-    with np.errstate(all="ignore"):
-        shifted = x - x.max(axis=1, keepdims=True, initial=-np.inf)
-        y[:] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    shifted = x - x.max(axis=1, keepdims=True, initial=-np.inf)
+    y[:] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 @kernel(reference=log_softmax_forward_reference)
@@ -201,8 +199,7 @@ def log_softmax_forward(x, double, y):  # type: ignore[no-untyped-def]
 
 def softmax_backward_reference(y: Array, dy: Array, dx: Array) -> None:
     """Equation (6) on the rows of y and dy."""
-    with np.errstate(all="ignore"):
-        dx[:] = y * (dy - (dy * y).sum(axis=1, keepdims=True))
+    dx[:] = y * (dy - (dy * y).sum(axis=1, keepdims=True))
 
 
 @kernel(reference=softmax_backward_reference)
@@ -218,8 +215,7 @@ def softmax_backward(y, dy, dx):  # type: ignore[no-untyped-def]
 
 def log_softmax_backward_reference(y: Array, dy: Array, double: bool | None, dx: Array) -> None:
     """Equation (5) on the rows of y and dy."""
-    with np.errstate(all="ignore"):
-        dx[:] = dy - np.exp(y) * dy.sum(axis=1, keepdims=True)
+    dx[:] = dy - np.exp(y) * dy.sum(axis=1, keepdims=True)
 
 
 @kernel(reference=log_softmax_backward_reference)
@@ -328,7 +324,7 @@ def softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
         >>> tg.tensor([0.0, 1000.0, 1000.0]).softmax(0)
         tensor([0.0000, 0.5000, 0.5000])
     """
-    y: Tensor = SoftmaxFunction.apply(_floating("softmax", input, dtype), axis=one_axis(dim, input._data.ndim))
+    y: Tensor = SoftmaxFunction.apply(floating_input("softmax", input, dtype), axis=one_axis(dim, input._data.ndim))
     return y
 
 
@@ -349,11 +345,12 @@ def log_softmax(input: Tensor, dim: int, dtype: Any = None) -> Tensor:
         >>> tg.tensor([0.0, 1000.0]).log_softmax(0)
         tensor([-1000.,     0.])
     """
-    y: Tensor = LogSoftmaxFunction.apply(_floating("log_softmax", input, dtype), axis=one_axis(dim, input._data.ndim))
+    y: Tensor = LogSoftmaxFunction.apply(floating_input("log_softmax", input, dtype), axis=one_axis(dim, input._data.ndim))
     return y
 
 
-def _floating(op: str, input: Any, dtype: Any) -> Tensor:
+def floating_input(op: str, input: Any, dtype: Any = None) -> Tensor:
+    """The input, converted where a dtype is given: TypeError or NotImplementedError where it is no Tensor of floating point numbers."""
     check_tensor(input, op)
     x: Tensor = input if dtype is None else to(input, as_dtype(dtype))
     if x._data.dtype.kind != "f":

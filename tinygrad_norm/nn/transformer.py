@@ -1,6 +1,6 @@
 """The Transformer's encoder (Vaswani et al. 2017, arXiv:1706.03762): several heads of attention, and a layer of it with a small network.
 
-    headᵢ = attention(x W_Qᵢᵀ, x W_Kᵢᵀ, x W_Vᵢᵀ),   MultiHead(x) = [head₁ … head_H] W_Oᵀ                 (1)
+    headᵢ = attention(x W_Qᵢᵀ, x W_Kᵢᵀ, x W_Vᵢᵀ),   MultiHead(x) = [head₁ … head_H] W_Oᵀ            (1)
     FFN(x) = W₂ act(W₁ x + b₁) + b₂                                                                 (2)
 
 A layer adds to x what each of the two has to say. Where its norms stand has names (Xiong et al. 2020, arXiv:2002.04745, figure 1):
@@ -38,14 +38,12 @@ from .dropout import Dropout, check_probability, dropout
 from .layer_norm import LayerNorm
 from .linear import Linear, linear
 from .module import Module
-from .parameter import Parameter
+from .parameter import Parameter, check_integer
 from .softmax import softmax
 
 __all__ = ["MultiheadAttention", "TransformerEncoder", "TransformerEncoderLayer", "causal_mask"]
 
-Array = np.ndarray[Any, Any]
-
-# -- 1. Multi-head attention --------------------------------------------------------------------------------------------------------------
+# -- 1. Multi-head attention ----------------------------------------------------------------------------------------------------------
 
 
 class MultiheadAttention(Module):
@@ -102,8 +100,8 @@ class MultiheadAttention(Module):
     ) -> None:
         super().__init__()
         for name, n in (("embed_dim", embed_dim), ("num_heads", num_heads), ("kdim", kdim), ("vdim", vdim)):
-            if n is not None and (isinstance(n, bool) or not isinstance(n, (int, np.integer))):
-                raise TypeError(f"MultiheadAttention: {name} must be an integer; got {type(n).__name__}")
+            if n is not None:
+                check_integer("MultiheadAttention", name, n)
         if embed_dim <= 0 or num_heads <= 0:
             raise ValueError(f"embed_dim and num_heads must be greater than 0, got embed_dim={embed_dim} and num_heads={num_heads} instead")
         if embed_dim % num_heads:
@@ -293,7 +291,7 @@ def causal_mask(length: int, dtype: Any = None) -> Tensor:
     return Tensor(np.where(np.tri(length, dtype=bool), kind.type(0), kind.type(-np.inf)))
 
 
-# -- 2. The encoder's layer -----------------------------------------------------------------------------------------------------------------
+# -- 2. The encoder's layer -----------------------------------------------------------------------------------------------------------
 
 
 class TransformerEncoderLayer(Module):
@@ -368,7 +366,7 @@ class TransformerEncoderLayer(Module):
         return self.dropout2(self.linear2(self.dropout(self.activation(self.linear1(x)))))  # type: ignore[no-any-return]  # (2)
 
 
-# -- 3. The encoder -----------------------------------------------------------------------------------------------------------------------
+# -- 3. The encoder -------------------------------------------------------------------------------------------------------------------
 
 
 class TransformerEncoder(Module):

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from ..kernel import kernel, prange
+from ..quiet import quiet
 from ..tensor import Tensor, touch
 from .optimizer import Optimizer, at_least_zero
 
@@ -28,7 +29,7 @@ __all__ = ["Adam", "AdamW"]
 
 Array = np.ndarray[Any, Any]
 
-# -- 1. One step on one parameter ------------------------------------------------------------------------------------------------------
+# -- 1. One step on one parameter -----------------------------------------------------------------------------------------------------
 
 
 def adam_step_reference(
@@ -49,6 +50,11 @@ def adam_step_reference(
     sign: float,
     amsgrad: bool,
 ) -> None:
+    """Lines (6) to (12) for one parameter.
+
+    `new1` is 1−β₁, `new2` 1−β₂ (taken from 1 in here, fastmath would multiply them out, and v would lose digits);
+    `rate` is γ/(1−β₁ᵗ), `root` √(1−β₂ᵗ), `keep` 1−γλ (AdamW) or 1, `l2` λ (Adam) or 0, `sign` −1 with maximize; u is empty without amsgrad.
+    """
     kind = param.dtype.type
     g = kind(sign) * grad
     if l2 != 0:
@@ -65,29 +71,7 @@ def adam_step_reference(
 
 
 @kernel(reference=adam_step_reference)
-def adam_step(
-    param: Any,
-    grad: Any,
-    m: Any,
-    v: Any,
-    u: Any,
-    beta1: Any,
-    beta2: Any,
-    new1: Any,
-    new2: Any,
-    eps: Any,
-    rate: Any,
-    root: Any,
-    l2: Any,
-    keep: Any,
-    sign: Any,
-    amsgrad: Any,
-) -> None:
-    """Lines (6) to (12) for one parameter.
-
-    `new1` is 1−β₁, `new2` 1−β₂ (taken from 1 in here, fastmath would multiply them out, and v would lose digits);
-    `rate` is γ/(1−β₁ᵗ), `root` √(1−β₂ᵗ), `keep` 1−γλ (AdamW) or 1, `l2` λ (Adam) or 0, `sign` −1 with maximize; u is empty without amsgrad.
-    """
+def adam_step(param, grad, m, v, u, beta1, beta2, new1, new2, eps, rate, root, l2, keep, sign, amsgrad):  # type: ignore[no-untyped-def]
     kind = param.dtype.type  # a Python float in the loop would make all of it float64
     b1, b2, n1, n2 = kind(beta1), kind(beta2), kind(new1), kind(new2)
     e, alpha, r, lam, kept, s = kind(eps), kind(rate), kind(root), kind(l2), kind(keep), kind(sign)
@@ -106,7 +90,7 @@ def adam_step(
         param[i] = kept * param[i] - alpha * (mi / (np.sqrt(vi) / r + e))  # (9), (10), (12)
 
 
-# -- 2. For users ----------------------------------------------------------------------------------------------------------------------
+# -- 2. For users ---------------------------------------------------------------------------------------------------------------------
 
 
 class Adam(Optimizer):
@@ -213,7 +197,7 @@ class Adam(Optimizer):
                 if param.flags.c_contiguous and m.flags.c_contiguous and v.flags.c_contiguous and u.flags.c_contiguous:
                     adam_step(param.size, param.ravel(), grad.ravel(), m.ravel(), v.ravel(), u.ravel(), *options)
                 else:
-                    adam_step.reference(param, grad, m, v, u, *options)
+                    quiet.run(adam_step.reference, param, grad, m, v, u, *options)
                 touch(p)
         return loss
 

@@ -14,6 +14,8 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from .optimizer import Optimizer
 
 __all__ = ["CosineAnnealingLR", "LRScheduler", "LambdaLR", "StepLR"]
@@ -87,14 +89,14 @@ class LRScheduler:
                     stacklevel=2,
                 )
         self._step_count += 1
-        closed_form: Callable[[], list[float]] = self.get_lr
+        get_lr: Callable[[], list[float]] = self.get_lr
         if epoch is not None:
             warnings.warn("The epoch parameter in `scheduler.step()` is deprecated: use `scheduler.step()`", UserWarning, stacklevel=2)
-            closed_form = getattr(self, "_get_closed_form_lr", self.get_lr)
+            get_lr = getattr(self, "_get_closed_form_lr", self.get_lr)
         self.last_epoch = self.last_epoch + 1 if epoch is None else epoch
         self._get_lr_called_within_step = True
         try:
-            rates = self.get_lr() if epoch is None else closed_form()
+            rates = get_lr()
         finally:
             self._get_lr_called_within_step = False
         for group, lr in zip(self.optimizer.param_groups, rates, strict=True):
@@ -127,9 +129,9 @@ class LRScheduler:
             warnings.warn("To get the last learning rate computed by the scheduler, please use `get_last_lr()`.", UserWarning, stacklevel=3)
 
 
-def _numbers(name: str, **options: Any) -> None:
+def _check_numbers(name: str, **options: Any) -> None:
     for option, value in options.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
+        if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
             raise TypeError(f"{name}: {option} must be a number; got {type(value).__name__}")
 
 
@@ -178,7 +180,7 @@ class StepLR(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1, last_epoch: int = -1) -> None:
-        _numbers("StepLR", step_size=step_size, gamma=gamma)
+        _check_numbers("StepLR", step_size=step_size, gamma=gamma)
         if not step_size > 0:
             raise ValueError(f"StepLR: step_size must be a positive number of epochs; got {step_size}")
         self.step_size = step_size
@@ -225,7 +227,7 @@ class CosineAnnealingLR(LRScheduler):
     """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0, last_epoch: int = -1) -> None:  # noqa: N803  torch's name
-        _numbers("CosineAnnealingLR", T_max=T_max, eta_min=eta_min)
+        _check_numbers("CosineAnnealingLR", T_max=T_max, eta_min=eta_min)
         if not T_max > 0:
             raise ValueError(f"CosineAnnealingLR: T_max must be a positive number of epochs; got {T_max}")
         self.T_max = T_max

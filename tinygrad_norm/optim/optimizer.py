@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from ..grad_mode import enable_grad
-from ..tensor import Tensor, touch
+from ..tensor import Tensor
 
 __all__ = ["Optimizer"]
 
@@ -104,9 +104,7 @@ class Optimizer:
                 elif grad is not None:
                     if grad._edge is not None:
                         grad.detach_()
-                    grad.requires_grad = False
-                    grad._data[...] = 0
-                    touch(grad)
+                    grad.zero_()
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
         """Changes every parameter that has a gradient.

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..kernel import kernel, prange
+from ..quiet import quiet
 from ..tensor import Tensor, touch
 from .optimizer import Optimizer, at_least_zero
 
@@ -23,18 +24,18 @@ __all__ = ["SGD"]
 
 Array = np.ndarray[Any, Any]
 
-# -- 1. One step on one parameter ------------------------------------------------------------------------------------------------------
+# -- 1. One step on one parameter -----------------------------------------------------------------------------------------------------
 
 
 def sgd_step_reference(param: Array, grad: Array, lr: float, weight_decay: float) -> None:
+    """Equations (1) and (4). Maximizing is descent with −γ and −λ: −γ(−g + λθ) = γ(g − λθ)."""
     kind = param.dtype.type
     d = grad + kind(weight_decay) * param if weight_decay != 0 else grad  # (1); an infinite θ must not meet λ = 0
     param -= kind(lr) * d  # (4)
 
 
 @kernel(reference=sgd_step_reference)
-def sgd_step(param: Any, grad: Any, lr: Any, weight_decay: Any) -> None:
-    """Equations (1) and (4). Maximizing is descent with −γ and −λ: −γ(−g + λθ) = γ(g − λθ)."""
+def sgd_step(param, grad, lr, weight_decay):  # type: ignore[no-untyped-def]
     gamma, lam = param.dtype.type(lr), param.dtype.type(weight_decay)  # a Python float would make all of it float64
     for i in prange(len(param)):
         d = grad[i]
@@ -46,6 +47,7 @@ def sgd_step(param: Any, grad: Any, lr: Any, weight_decay: Any) -> None:
 def sgd_momentum_step_reference(
     param: Array, grad: Array, buffer: Array, lr: float, momentum: float, take: float, weight_decay: float, sign: float, nesterov: bool
 ) -> None:
+    """Equations (1) to (4); `take` is 1−τ, and 1 at the first step, where b is 0; `sign` is −1 with maximize."""
     kind = param.dtype.type
     g = kind(sign) * grad
     if weight_decay != 0:
@@ -57,8 +59,7 @@ def sgd_momentum_step_reference(
 
 
 @kernel(reference=sgd_momentum_step_reference)
-def sgd_momentum_step(param: Any, grad: Any, buffer: Any, lr: Any, momentum: Any, take: Any, weight_decay: Any, sign: Any, nesterov: Any) -> None:
-    """Equations (1) to (4); `take` is 1−τ, and 1 at the first step, where b is 0; `sign` is −1 with maximize."""
+def sgd_momentum_step(param, grad, buffer, lr, momentum, take, weight_decay, sign, nesterov):  # type: ignore[no-untyped-def]
     kind = param.dtype.type
     gamma, mu, one_minus_tau, lam, s = kind(lr), kind(momentum), kind(take), kind(weight_decay), kind(sign)
     for i in prange(len(param)):
@@ -73,7 +74,7 @@ def sgd_momentum_step(param: Any, grad: Any, buffer: Any, lr: Any, momentum: Any
         param[i] -= gamma * d  # (4)
 
 
-# -- 2. For users ----------------------------------------------------------------------------------------------------------------------
+# -- 2. For users ---------------------------------------------------------------------------------------------------------------------
 
 
 class SGD(Optimizer):
@@ -166,7 +167,7 @@ class SGD(Optimizer):
                 if param.flags.c_contiguous:  # ravel() is a view of the parameter then; of a gradient, a copy is as good
                     sgd_step(param.size, param.ravel(), grad.ravel(), lr, weight_decay)
                 else:
-                    sgd_step.reference(param, grad, lr, weight_decay)
+                    quiet.run(sgd_step.reference, param, grad, lr, weight_decay)
             touch(*stepped)
         return loss
 
@@ -184,5 +185,5 @@ class SGD(Optimizer):
                 if param.flags.c_contiguous and buffer.flags.c_contiguous:
                     sgd_momentum_step(param.size, param.ravel(), grad.ravel(), buffer.ravel(), *options)
                 else:
-                    sgd_momentum_step.reference(param, grad, buffer, *options)
+                    quiet.run(sgd_momentum_step.reference, param, grad, buffer, *options)
                 touch(p)
