@@ -99,7 +99,7 @@ class ReLUFunction(Function):
 #
 # The form is that of Abramowitz & Stegun 7.1.26; Q, of degree 6, is fitted to it by weighted least squares: Φ is off by 3e-8 at most, half
 # of the last bit of a float32 between ½ and 1. On the negative side nothing cancels: of the small values there five digits are right at
-# x = −4, and three at −10.
+# x = −4, and three at −8.
 #
 # The approximation by tanh is GPT-2's:
 #

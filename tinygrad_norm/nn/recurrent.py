@@ -114,7 +114,8 @@ def memory_forward(gates, c, act, c_next, double):  # type: ignore[no-untyped-de
 
 # -- 2. Backward ----------------------------------------------------------------------------------------------------------------------
 #
-# With the slopes σ' = σ(1 − σ) and tanh' = 1 − tanh², and i, f, g, o from here on for what has passed through them, (3) gives
+# With the slopes σ' = σ(1 − σ) and tanh' = 1 − tanh², i, f, g, o from here on for what has passed through them, and dₒ the gradient that
+# comes to σ(o), the op's second output, (3) gives
 #
 #     di = dc'⊙g⊙i(1 − i),   df = dc'⊙c⊙f(1 − f),   dg = dc'⊙i⊙(1 − g²),   do = dₒ⊙o(1 − o)           (7)
 #     dc = dc'⊙f                                                                                      (8)

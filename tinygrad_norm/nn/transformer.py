@@ -206,16 +206,14 @@ class MultiheadAttention(Module):
         return y, weights if batched else weights.squeeze(0)
 
     def _projections(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        e, bias = self.embed_dim, self.in_proj_bias
-        if self.in_proj_weight is None:
-            b = (None, None, None) if bias is None else bias.chunk(3)
-            q, k, v = (linear(x, w, c) for x, w, c in zip((query, key, value), (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight), b))  # type: ignore[arg-type]
-        elif query is key and key is value:
-            q, k, v = linear(query, self.in_proj_weight, bias).split(e, -1)  # one product for all three
-        else:
-            w = self.in_proj_weight.chunk(3)
-            b = (None, None, None) if bias is None else bias.chunk(3)
-            q, k, v = (linear(x, w[i], b[i]) for i, x in enumerate((query, key, value)))
+        """Q, K and V of all heads side by side, E features each."""
+        packed, bias = self.in_proj_weight, self.in_proj_bias
+        if packed is not None and query is key and key is value:
+            q, k, v = linear(query, packed, bias).split(self.embed_dim, -1)  # one product for all three
+            return q, k, v
+        weights: Any = (self.q_proj_weight, self.k_proj_weight, self.v_proj_weight) if packed is None else packed.chunk(3)
+        biases: Any = (None, None, None) if bias is None else bias.chunk(3)
+        q, k, v = (linear(x, w, b) for x, w, b in zip((query, key, value), weights, biases))
         return q, k, v
 
     def _merged(self, attn: Tensor | None, padding: Tensor | None, batch: int, queries: int, keys: int, q: Tensor) -> Tensor | None:
