@@ -5,15 +5,21 @@ spinning, on the core of another process. The kernels of this package have their
 """
 
 import os
+import signal
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch and NumPy are loaded
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background: tests send it, to themselves and to what they start
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from hypothesis import settings
 
 import tinygrad_norm as tg
+from tinygrad_norm.kernel import Kernel
 
+if os.environ.get("NUMBA_BOUNDSCHECK") == "1":  # test_kernel.py's run: the parallel kernel is the same loops, and takes twice as long to compile
+    Kernel.parallel = Kernel.serial
 MOST = 4  # processes: each imports torch and loads the kernels anew
 
 settings.register_profile("stable", deadline=None, derandomize=True, database=None)

@@ -235,7 +235,6 @@ def test_a_gradient_put_there_by_hand():
 
 @pytest.fixture
 def no_collector():
-    gc.collect()
     gc.disable()
     yield
     gc.enable()
