@@ -228,7 +228,18 @@ class CrossEntropyFunction(Function):
 
     def backward(self, dy: Any) -> Any:
         (x,) = self.saved_tensors
-        return CrossEntropyBackward.on(dy, x, target=self.target, stats=self.stats, norm=self.norm)
+        if isinstance(dy, Tensor):
+            return CrossEntropyBackward.apply(dy, x, target=self.target, stats=self.stats, norm=self.norm)
+        return _input_gradient(dy, x, self.target, self.stats, self.norm)
+
+
+def _input_gradient(dy: Array, x: Array, target: Target, stats: Array, norm: float) -> Array:
+    """Equation (5), in the shape of x."""
+    axis = 1 if x.ndim > 1 else 0
+    rows = rows_along(x, axis)
+    dx = np.empty(rows.shape, x.dtype)
+    cross_entropy_backward(EXP_WORK * x.size, ready(dy).reshape(-1), rows, *target, norm, is_double(x), stats, dx)
+    return rows_back(dx, x.shape, axis)
 
 
 class CrossEntropyBackward(Function):
@@ -240,11 +251,7 @@ class CrossEntropyBackward(Function):
     def forward(self, dy: Array, x: Array, *, target: Target, stats: Array, norm: float) -> Array:
         self.save_for_backward(dy, x)
         self.target, self.stats, self.norm = target, stats, norm
-        axis = 1 if x.ndim > 1 else 0
-        rows = rows_along(x, axis)
-        dx = np.empty(rows.shape, x.dtype)
-        cross_entropy_backward(EXP_WORK * x.size, ready(dy).reshape(-1), rows, *target, norm, is_double(x), stats, dx)
-        return rows_back(dx, x.shape, axis)
+        return _input_gradient(dy, x, target, stats, norm)
 
     def backward(self, v: Array) -> Any:
         dy, x = self.saved_tensors
@@ -301,9 +308,11 @@ def cross_entropy(
         tensor([[-0.2500,  0.2500],
                 [ 0.0000,  0.0000]])
     """
-    check_tensor(input, "cross_entropy")
-    check_tensor(target, "cross_entropy")
-    check_options("cross_entropy", reduction, ignore_index)
+    if not isinstance(input, Tensor) or not isinstance(target, Tensor):
+        check_tensor(input, "cross_entropy")
+        check_tensor(target, "cross_entropy")
+    if reduction != "mean" or type(ignore_index) is not int:
+        check_options("cross_entropy", reduction, ignore_index)
     if label_smoothing:
         _check_smoothing(label_smoothing)
     x, t = input._data, target._data
@@ -315,7 +324,7 @@ def cross_entropy(
     if not x.size and (t != ignore_index).any():
         raise out_of_bounds(t, 0, int(ignore_index))
     smoothing = float(label_smoothing) if label_smoothing else None
-    against = Target(t.reshape(-1).copy(), None if weight is None else weight._data.copy(), smoothing, int(ignore_index))
+    against = Target(t.flatten(), None if weight is None else weight._data.copy(), smoothing, int(ignore_index))
     loss: Tensor = CrossEntropyFunction.apply(input, target=against, reduction=reduction, shape=t.shape if x.ndim > 1 else ())
     return loss
 

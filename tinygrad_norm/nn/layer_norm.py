@@ -176,8 +176,25 @@ class LayerNormFunction(Function):
 
     def backward(self, dy: Any) -> Any:
         x, weight, stats = self.saved_tensors
-        dx, dweight, dbias = LayerNormBackward.on(dy, x, weight, stats=as_array(stats), shape=self.shape)
+        if isinstance(dy, Tensor):
+            return LayerNormBackward.apply(dy, x, weight, stats=as_array(stats), shape=self.shape)
+        return _gradients(dy, x, weight, stats, self.shape)
+
+
+def _gradients(dy: Array, x: Array, weight: Array | None, stats: Array, shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
+    """dx, dγ and dβ, by (5) and (8), in the shapes of x, γ and β."""
+    width = math.prod(shape)
+    rows = as_rows(x, width)
+    dx = np.empty(rows.shape, x.dtype)
+    dweight, dbias = np.empty(width, x.dtype), np.empty(width, x.dtype)
+    partial = np.empty((chunks(2 * x.size), 2, width + APART), x.dtype)
+    gamma = np.ones(width, x.dtype) if weight is None else weight.reshape(width)
+    if not x.size:
+        return dx.reshape(x.shape), np.zeros(shape, x.dtype), np.zeros(shape, x.dtype)
+    layer_norm_backward(2 * x.size, as_rows(dy, width), rows, gamma, stats, dx, dweight, dbias, partial)
+    if x.ndim == 2 and len(shape) == 1:
         return dx, dweight, dbias
+    return dx.reshape(x.shape), dweight.reshape(shape), dbias.reshape(shape)
 
 
 class LayerNormBackward(Function):
@@ -189,18 +206,7 @@ class LayerNormBackward(Function):
     def forward(self, dy: Array, x: Array, weight: Array | None, *, stats: Array, shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
         self.save_for_backward(dy, x, weight)
         self.stats, self.shape = stats, shape
-        width = math.prod(shape)
-        rows = as_rows(x, width)
-        dx = np.empty(rows.shape, x.dtype)
-        dweight, dbias = np.empty(width, x.dtype), np.empty(width, x.dtype)
-        partial = np.empty((chunks(2 * x.size), 2, width + APART), x.dtype)
-        gamma = np.ones(width, x.dtype) if weight is None else weight.reshape(width)
-        if not x.size:
-            return dx.reshape(x.shape), np.zeros(shape, x.dtype), np.zeros(shape, x.dtype)
-        layer_norm_backward(2 * x.size, as_rows(dy, width), rows, gamma, stats, dx, dweight, dbias, partial)
-        if x.ndim == 2 and len(shape) == 1:
-            return dx, dweight, dbias
-        return dx.reshape(x.shape), dweight.reshape(shape), dbias.reshape(shape)
+        return _gradients(dy, x, weight, stats, shape)
 
     def backward(self, u: Array, a: Array, b: Array) -> Any:
         dy, x, weight = self.saved_tensors
