@@ -16,7 +16,7 @@ from . import nn, optim
 from .data import DataLoader, TensorDataset, load_digits
 from .dtype import as_dtype
 from .grad_mode import no_grad
-from .plotting import new_figure
+from .plotting import BLUE, ORANGE, new_figure
 from .random import get_rng_state, manual_seed, set_rng_state
 from .runs import Run, check_finite, say, with_progress
 from .tensor import Tensor
@@ -261,18 +261,19 @@ def plot_history(history: list[Epoch], path: str | Path) -> None:
     """Loss and accuracy over the epochs, as a picture.
 
     Raises:
-        ImportError: matplotlib is not installed.
+        ImportError: matplotlib is not installed. ValueError: there are no epochs.
     """
     if not history:
         raise ValueError("plot_history: there are no epochs to show")
     numbers = [e.number for e in history]
+    few = len(numbers) < 40  # so that a marker for each can be told from the next
     figure = new_figure(5.8, 2.7)
     left, right = figure.subplots(1, 2)
-    left.plot(numbers, [e.loss for e in history], color="#0072B2", marker="o" if len(numbers) < 40 else None)
+    left.plot(numbers, [e.loss for e in history], color=BLUE, marker="o" if few else None)
     left.set(xlabel="epoch", ylabel="loss (cross-entropy, nats)", title="training loss")
-    right.plot(numbers, [100 * e.accuracy for e in history], color="#0072B2", marker="o" if len(numbers) < 40 else None, label="training")
+    right.plot(numbers, [100 * e.accuracy for e in history], color=BLUE, marker="o" if few else None, label="training")
     if history[0].held_out is not None:
-        right.plot(numbers, [100 * (e.held_out or 0) for e in history], color="#D55E00", ls="--", marker="s" if len(numbers) < 40 else None, label="held out")
+        right.plot(numbers, [100 * (e.held_out or 0) for e in history], color=ORANGE, ls="--", marker="s" if few else None, label="held out")
     right.legend()
     right.set(xlabel="epoch", ylabel="accuracy (%)", title="accuracy")
     for axes in (left, right):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -14,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from ..kernel import available_threads
+from ..serialization import replacing
 from .assignment import Assignment, raced, time_limit, too_slow
 from .diagnosis import Finding, same
 from .judge import TaskResult, clean, judge, say_where
@@ -263,9 +264,8 @@ def _race(grading: Grading, session: _Session, task: Task, result: TaskResult) -
 
 def write_atomically(path: Path, text: str) -> None:
     """The whole file or none of it."""
-    part = path.with_name(path.name + f".{os.getpid()}.part")
-    part.write_bytes(text.encode("utf-8", "replace"))  # a student's text may hold half a surrogate pair
-    os.replace(part, path)
+    with replacing(path) as file:
+        file.write(text.encode("utf-8", "replace"))  # a student's text may hold half a surrogate pair
 
 
 def grade_all(
@@ -273,7 +273,7 @@ def grade_all(
     submissions: Sequence[Submission],
     out: Path | None = None,
     jobs: int | None = None,
-    report: Callable[[dict[str, Any], bool], None] | None = None,
+    tick: Callable[[], Any] = lambda: None,
 ) -> list[dict[str, Any]]:
     """The results of all submissions, in their order.
 
@@ -281,20 +281,20 @@ def grade_all(
         grading: how. submissions: what.
         out: a folder for one JSON a student; a result that is there already, of the same content and the same grading, is taken over.
         jobs: how many at once; as many as there are processors if None.
-        report: is told each result, and whether it was there already.
+        tick: called when one more is done.
     """
     results: list[dict[str, Any] | None] = [None] * len(submissions)
     files = [None if out is None else out / "students" / f"{name}.json" for name in file_names([s.name for s in submissions])]
     if out is not None:
         (out / "students").mkdir(parents=True, exist_ok=True)
 
-    def one(i: int) -> tuple[int, dict[str, Any], bool]:
+    def one(i: int) -> tuple[int, dict[str, Any]]:
         file, submission = files[i], submissions[i]
         if file is not None and file.exists():
             with suppress(ValueError, OSError, AttributeError):
                 before = json.loads(file.read_text(encoding="utf-8"))
                 if before.get("key") == grading.key(submission) and before.get("format") == FORMAT:
-                    return i, before, True
+                    return i, before
         try:
             result = grade_one(grading, submission)
         except Exception as error:
@@ -302,14 +302,13 @@ def grade_all(
             result = grade_one(grading, Submission(submission.name, answers=submission.answers, problem=problem, digest=submission.digest))
         if file is not None:
             write_atomically(file, json.dumps(result, indent=1, ensure_ascii=False))
-        return i, result, False
+        return i, result
 
-    with ThreadPoolExecutor(max(jobs or os.cpu_count() or 1, 1)) as pool:
+    with ThreadPoolExecutor(jobs or available_threads()) as pool:
         for future in as_completed([pool.submit(one, i) for i in range(len(submissions))]):
-            i, result, before = future.result()
+            i, result = future.result()
             results[i] = result
-            if report is not None:
-                report(result, before)
+            tick()
     return [r for r in results if r is not None]
 
 

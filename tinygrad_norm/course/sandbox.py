@@ -9,6 +9,7 @@ Which of them works is found out by use: a worker is started and tries to read, 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib.util
 import json
@@ -69,8 +70,6 @@ def _library_folder(packages: tuple[str, ...]) -> str:
         if libraries.exists():
             (folder / libraries.name).symlink_to(libraries)
     folder.chmod(0o755)
-    import atexit
-
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return str(folder)
 
@@ -349,8 +348,8 @@ def works(mode: str) -> tuple[bool, str]:
         Path(folder, "bait_module.py").write_text("")
         try:
             with Worker(mode) as worker:
-                worker.load([source, "import numpy as np\ndef f(x):\n    return (x @ x).sum()"])
-                if worker.call("f", [encode_eye()])["result"] != 3.0:
+                worker.load([source, "import numpy as np\ndef f(n):\n    return (np.eye(n) @ np.eye(n)).sum()"])
+                if worker.call("f", [3])["result"] != 3.0:
                     return False, "NumPy does not compute there"
                 if mode == "plain":
                     return True, ""
@@ -361,13 +360,6 @@ def works(mode: str) -> tuple[bool, str]:
         except (WorkerError, OSError, ImportError) as error:
             return False, str(error)
     return not out, f"code in it {', '.join(out)}" if out else ""
-
-
-def encode_eye() -> Any:
-    """A small array to compute with."""
-    import numpy as np
-
-    return np.eye(3)
 
 
 @cache
