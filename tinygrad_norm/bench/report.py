@@ -13,7 +13,7 @@ from typing import Any
 
 from ..autograd.target import plural
 from ..kernel import available_threads
-from ..plotting import BLACK, BLUE, GREEN, ORANGE, PINK, new_figure
+from ..plotting import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, new_figure
 from .contest import Failure, Figure
 
 __all__ = ["HEADER", "failure_line", "figure_line", "machine", "plot", "summary", "write_json"]
@@ -174,10 +174,11 @@ def plot(path: str | Path, found: Sequence[Figure | Failure], title: str = "") -
             ax.plot([], [], ls="", marker=marker, ms=5, color=colour, label=NAMES.get(of_it[0][1], of_it[0][1]))
             bounds = [(f.asked, place[f.row]) for f, _ in of_it if f.asked is not None]
             ax.plot([b for b, _ in bounds], [p for _, p in bounds], ls="", marker="|", ms=12, mew=2, color=colour, zorder=2)
-        ax.plot([], [], ls="", marker="|", ms=12, mew=2, color="#666666", label="asked, at least")
+        if any(f.asked is not None for f in drawn):
+            ax.plot([], [], ls="", marker="|", ms=12, mew=2, color=GREY, label="asked, at least")
         if any(f.disturbed for f in drawn):
-            ax.plot([], [], ls="", marker="o", ms=5, mfc="white", mec="#666666", label="hollow: others used the machine")
-        ax.axvline(1, color="#999999", lw=1)
+            ax.plot([], [], ls="", marker="o", ms=5, mfc="white", mec=GREY, label="hollow: others used the machine")
+        ax.axvline(1, color=GREY, lw=0.8)
         ax.set_xscale("log")
         low, high = min(f.figure for f in drawn), max(f.figure for f in drawn)
         steps_of_ten = (1, 2, 5) if high / low < 300 else (1,)
