@@ -56,7 +56,7 @@ def explain(got: Array, right: Array, name: str = "the gradient", close: float =
         rows = bad.any(axis=tuple(a for a in range(right.ndim) if a != axis))
         if not rows.all() and len(rows) > 1:
             which = [int(i) for i in np.flatnonzero(rows)]
-            word = {0: "rows" if right.ndim > 1 else "elements", 1: "columns"}.get(axis, "entries") if right.ndim < 3 else "entries"
+            word = {1: ("elements",), 2: ("rows", "columns")}.get(right.ndim, ("entries",) * right.ndim)[axis]
             listed = f"[{', '.join(map(str, which[:8]))}{', …' if len(which) > 8 else ''}]"
             some = f"{word} {listed} of {name} are" if len(which) > 1 else f"{'entry' if word == 'entries' else word[:-1]} {which[0]} of {name} is"
             said.append(f"only {some} wrong (axis {axis})")

@@ -169,7 +169,7 @@ def _build(torch: Any, ours: Any, path: str) -> Any:
         arguments["bias"] = True  # torch's default; there is none either way
     twin = kind(**arguments)
     floating = [p for p in (*ours.parameters(), *ours.buffers()) if p.dtype.is_floating_point]
-    return twin.to(getattr(torch, str(floating[0].dtype).removeprefix("torch."))) if floating else twin
+    return twin.to(getattr(torch, floating[0]._data.dtype.name)) if floating else twin
 
 
 # -- 2. Comparing -----------------------------------------------------------------------------------------------------------------------------
@@ -350,7 +350,7 @@ def _second(
         if g is None and t is not None and not t.any():
             g = Tensor(np.zeros(n.tensor.shape, n.tensor._data.dtype))  # torch fills in zeros where we know that there is nothing
         if t is None and g is not None and not g._data.any():
-            t = torch.zeros(tuple(g.shape), dtype=getattr(torch, str(g.dtype).removeprefix("torch.")))
+            t = torch.zeros(tuple(g.shape), dtype=getattr(torch, g._data.dtype.name))
         if g is None and t is None:
             continue
         yield _compare(step, f"second grad {n.name}", None if g is None else g._data, t, rtol, around)

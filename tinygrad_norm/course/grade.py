@@ -17,7 +17,7 @@ from ..kernel import available_threads
 from ..serialization import replacing
 from .assignment import Assignment, raced, time_limit, too_slow
 from .diagnosis import Finding, same
-from .judge import TaskResult, clean, judge, say_where
+from .judge import TaskResult, clean, judge, say_failure, say_where
 from .numeric import COMPLEX_STEP, asked_of, complex_step, words_of
 from .sandbox import Limits, Worker, WorkerError
 from .submission import Submission
@@ -127,7 +127,7 @@ def grade_one(grading: Grading, submission: Submission) -> dict[str, Any]:
     attention = submission.problem
     tasks = grading.tasks
     if submission.problem is not None:
-        results = [_nothing(t, Finding("cannot be read", submission.problem or "")) for t in tasks]
+        results = [_nothing(t, Finding("cannot be read", submission.problem)) for t in tasks]
     else:
         session = _Session(grading, submission)
         try:
@@ -168,7 +168,7 @@ def _grade_task(grading: Grading, session: _Session, task: Task, right: dict[str
     try:
         worker = session.ready()
         if task.name not in session.functions:
-            return _nothing(task, Finding("not there", f"there is no function {task.name}{_why_missing(session, task)}"))
+            return _nothing(task, Finding("not there", f"there is no function {task.name}{_why_missing(session)}"))
         replaced = [n for n in task.uses if not right.get(n, False)]
         session.inject(replaced)
         cases = task.draw(grading.seed, grading.hidden)
@@ -177,12 +177,12 @@ def _grade_task(grading: Grading, session: _Session, task: Task, right: dict[str
             answers.append(worker.call(task.name, task.arguments(case.values), left))
             left = max(left - answers[-1]["spent"], 0.1)
             error = answers[-1].get("error") or {}
-            if error.get("kind") == "NotImplementedError" and not error.get("said"):
-                return _nothing(task, Finding("not begun", f"{task.name} is not written yet"))
+            if error.get("kind") == "NotImplementedError" and not error.get("said"):  # the other cases would only say so again
+                return _nothing(task, say_failure(error, task.name))
         result = judge(task, cases, answers)
     except WorkerError as error:
         session.close()
-        return _nothing(task, Finding({"time": "took too long"}.get(error.kind, "broke the worker"), f"{task.name}: {error.cause}"))
+        return _nothing(task, Finding("took too long" if error.kind == "time" else "broke the worker", f"{task.name}: {error.cause}"))
     except (TypeError, AttributeError, KeyError, ValueError) as error:  # a reply that is a message but not an answer
         session.close()
         return _nothing(task, Finding("broke the worker", f"{task.name}: its reply is no answer ({type(error).__name__})"))
@@ -199,12 +199,9 @@ def _grade_task(grading: Grading, session: _Session, task: Task, right: dict[str
     return result
 
 
-def _why_missing(session: _Session, task: Task) -> str:
-    for error in session.errors:
-        said = _cell_error(error)
-        if error.get("kind") in ("SyntaxError", "IndentationError", "TabError"):
-            return f"; there is a {said}"
-    return ""
+def _why_missing(session: _Session) -> str:
+    wrong = (e for e in session.errors if e.get("kind") in ("SyntaxError", "IndentationError", "TabError"))
+    return next((f"; there is a {_cell_error(e)}" for e in wrong), "")
 
 
 def _large(grading: Grading, session: _Session, task: Task, result: TaskResult) -> TaskResult:

@@ -163,7 +163,7 @@ class Worker:
         }  # fmt: skip
         try:
             self._write(json.dumps(settings).encode(), time.monotonic() + 30)
-            self.applied = self._answer(30.0)["ready"]
+            self.applied = self._answer(time.monotonic() + 30)["ready"]
         except (WorkerError, KeyError, TypeError) as error:
             said = self.stop()
             raise WorkerError(f"the worker does not start ({mode}): {said or error}") from error
@@ -190,7 +190,7 @@ class Worker:
         deadline = time.monotonic() + seconds
         self._call = (time.monotonic(), (self.processor_time() or (0.0, ""))[0], seconds)
         self._write(encode(message), deadline)
-        answer = self._answer(seconds, deadline)
+        answer = self._answer(deadline)
         if not isinstance(answer, dict):
             self.stop()
             raise WorkerError("the reply is not an answer", "forged")
@@ -209,8 +209,7 @@ class Worker:
             except OSError as error:
                 raise self._death() from error
 
-    def _answer(self, seconds: float, deadline: float | None = None) -> Any:
-        deadline = time.monotonic() + seconds if deadline is None else deadline
+    def _answer(self, deadline: float) -> Any:
         (length,) = struct.unpack(">Q", self._read(8, deadline))
         if length > self.limits.reply:
             self.stop()
