@@ -414,7 +414,19 @@ def test_gradgradcheck_finds_a_wrong_second_derivative():
     with pytest.raises(GradcheckError, match=r"dx is 0.5 times"):
         gradgradcheck(Cube.apply, leaf(3))
     assert gradgradcheck(Cube.apply, leaf(3), raise_exception=False) is False
-    assert gradgradcheck(lambda x, w: x @ w, (leaf(3, 2), leaf(2, 2)), gen_non_contig_grad_outputs=True)
+
+    seen = []
+
+    class Doubled(tg.autograd.Function):
+        def forward(self, x):
+            return 2 * x
+
+        def backward(self, g):
+            seen.append(getattr(g, "_data", g).flags.c_contiguous)
+            return 2 * g
+
+    assert gradgradcheck(Doubled.apply, leaf(3, 2)) and all(seen)
+    assert gradgradcheck(Doubled.apply, leaf(3, 2), gen_non_contig_grad_outputs=True) and not all(seen)
     assert gradgradcheck(lambda x: x * 2, leaf(3))
     assert gradgradcheck(tg.exp, leaf(3), [leaf(3, seed=4)], fast_mode=True)
 

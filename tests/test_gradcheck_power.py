@@ -20,7 +20,7 @@ def tensor(a):
 def good_cases(part, seed):
     """The last recipe of each op is the good one."""
     op = part.split()[0]
-    return RECIPES[op](op)[-1].cases(np.random.RandomState(seed))
+    return RECIPES[op][-1].cases(np.random.RandomState(seed))
 
 
 # -- The right answers -----------------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tinygrad_norm.graph.layout import LABEL, layout, widths
+from tinygrad_norm.graph.layout import LABEL, layout
 
 
 def apart(a, b, slack=1e-6):
@@ -27,8 +27,7 @@ def points_on(path):
 
 def check_layout(sizes, arrows, labels):
     placed = layout(sizes, arrows, labels)
-    wide = widths(sizes, arrows, labels)
-    boxes = [(x, y, x + w, y + h) for (x, y), w, (_, h) in zip(placed.corners, wide, sizes)]
+    boxes = [(x, y, x + w, y + h) for (x, y), w, (_, h) in zip(placed.corners, placed.widths, sizes)]
     assert all(x >= 0 and y >= 0 and right <= placed.width and bottom <= placed.height for x, y, right, bottom in boxes)
     assert all(apart(a, b) for a, b in itertools.combinations(boxes, 2))
     texts = []

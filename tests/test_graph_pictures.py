@@ -25,7 +25,7 @@ def test_svg_is_well_formed_and_stands_alone(tmp_path):
     assert picture.save(tmp_path / "graph.svg").read_text(encoding="utf-8") == picture.svg
     with pytest.raises(ValueError, match=r"save it as graph\.svg"):
         picture.save(tmp_path / "graph.png")
-    assert "2 ops and 1 inputs" in repr(picture)
+    assert "2 ops and 1 input:" in repr(picture)
 
 
 def test_page_stands_alone(tmp_path):

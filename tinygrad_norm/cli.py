@@ -50,6 +50,8 @@ class _Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.formatter_class = _Help
+        self.register("type", int, _integer)  # whose errors say what was expected
+        self.register("type", float, _number)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's, but what a command does not know is refused by it, and not by the whole, which could not say where to look."""
@@ -108,10 +110,10 @@ def _parser() -> _Parser:
 def _add_train(commands: Any) -> None:
     train = commands.add_parser("train", help="train the source document's MLP, a small Transformer or an LSTM, and print how it goes", epilog=EXAMPLES)
     train.add_argument("--task", choices=tuple(TASKS), help="the document's MLP (default); a Transformer on Python's own source; LSTMs on a delayed sum")
-    train.add_argument("--lr", type=_number, help="learning rate; default: 0.01, chars 0.003")
-    train.add_argument("--hidden", type=_integer, metavar="N", help="width of the hidden layer or state; default: mlp 20, chars 64, delayed-sum 32")
-    train.add_argument("--batch-size", type=_integer, metavar="N", help="samples a step; default: mlp all of them, chars 32, delayed-sum 64")
-    train.add_argument("--seed", type=_integer, metavar="N", help="of all that is drawn; default: 0")
+    train.add_argument("--lr", type=float, help="learning rate; default: 0.01, chars 0.003")
+    train.add_argument("--hidden", type=int, metavar="N", help="width of the hidden layer or state; default: mlp 20, chars 64, delayed-sum 32")
+    train.add_argument("--batch-size", type=int, metavar="N", help="samples a step; default: mlp all of them, chars 32, delayed-sum 64")
+    train.add_argument("--seed", type=int, metavar="N", help="of all that is drawn; default: 0")
     train.add_argument("--save", metavar="FILE", help="FILE.npz or .safetensors: the parameters of the mlp; a checkpoint of the others, to go on from")
     train.add_argument("--resume", metavar="FILE", help="go on from the file of a run that was interrupted, or saved, with its options")
     both = train.add_argument_group("mlp and chars")
@@ -120,17 +122,17 @@ def _add_train(commands: Any) -> None:
     both.add_argument("--dtype", choices=("float32", "float64"), help="default: float32")
     mlp = train.add_argument_group("mlp")
     mlp.add_argument("--data", choices=DATA, help="the document's random points (default), or scikit-learn's digits, a fifth held out")
-    mlp.add_argument("--epochs", type=_integer, metavar="N", help="default: 10")
+    mlp.add_argument("--epochs", type=int, metavar="N", help="default: 10")
     mlp.add_argument("--plot", metavar="FILE", help="FILE.png, .svg or .pdf: a picture of loss and accuracy")
     stepped = train.add_argument_group("chars and delayed-sum")
-    stepped.add_argument("--steps", type=_integer, metavar="N", help="the number of the last step; default: chars 300, delayed-sum 200")
-    stepped.add_argument("--every", type=_integer, metavar="N", help="steps between two reports; default: chars 50, delayed-sum 25")
+    stepped.add_argument("--steps", type=int, metavar="N", help="the number of the last step; default: chars 300, delayed-sum 200")
+    stepped.add_argument("--every", type=int, metavar="N", help="steps between two reports; default: chars 50, delayed-sum 25")
     chars = train.add_argument_group("chars")
-    chars.add_argument("--heads", type=_integer, metavar="N", help="heads of attention, a divisor of --hidden; default: 4")
-    chars.add_argument("--layers", type=_integer, metavar="N", help="default: 2")
-    chars.add_argument("--context", type=_integer, metavar="N", help="how many characters the model sees; default: 64")
-    chars.add_argument("--dropout", type=_number, metavar="P", help="default: 0")
-    chars.add_argument("--sample", type=_integer, metavar="N", help="how many characters to write at the end; default: 200")
+    chars.add_argument("--heads", type=int, metavar="N", help="heads of attention, a divisor of --hidden; default: 4")
+    chars.add_argument("--layers", type=int, metavar="N", help="default: 2")
+    chars.add_argument("--context", type=int, metavar="N", help="how many characters the model sees; default: 64")
+    chars.add_argument("--dropout", type=float, metavar="P", help="default: 0")
+    chars.add_argument("--sample", type=int, metavar="N", help="how many characters to write at the end; default: 200")
     train.set_defaults(run=_train)
 
 
@@ -139,13 +141,13 @@ def _add_experiment(commands: Any) -> None:
     experiment.add_argument("name", choices=("norms",), help="no norm, LayerNorm and BatchNorm over learning rates, depths, batch sizes and seeds")
     experiment.add_argument("--out", default="norms-experiment", metavar="DIR", help="for results.csv, table.txt and pictures; default: norms-experiment")
     experiment.add_argument("--quick", action="store_true", help="a small grid, under a minute")
-    experiment.add_argument("--jobs", type=_integer, metavar="N", help="processes at a time; default: one a core")
-    experiment.add_argument("--seeds", type=_integer, nargs="+", metavar="N", help="of weights, batches and parts of the data; default: 0 1 2 3 4")
+    experiment.add_argument("--jobs", type=int, metavar="N", help="processes at a time; default: one a core")
+    experiment.add_argument("--seeds", type=int, nargs="+", metavar="N", help="of weights, batches and parts of the data; default: 0 1 2 3 4")
     experiment.add_argument("--inits", nargs="+", metavar="INIT", help="starts of the weights; default: torch he")
-    experiment.add_argument("--lrs", type=_number, nargs="+", metavar="LR", help="learning rates; default: 0.01 0.03 0.1 0.3 1")
-    experiment.add_argument("--depths", type=_integer, nargs="+", metavar="N", help="numbers of hidden layers; default: 1 3 8")
-    experiment.add_argument("--batch-sizes", type=_integer, nargs="+", metavar="N", help="default: 2 8 32 128")
-    experiment.add_argument("--epochs", type=_integer, metavar="N", help="default: 4, and at least 500 steps")
+    experiment.add_argument("--lrs", type=float, nargs="+", metavar="LR", help="learning rates; default: 0.01 0.03 0.1 0.3 1")
+    experiment.add_argument("--depths", type=int, nargs="+", metavar="N", help="numbers of hidden layers; default: 1 3 8")
+    experiment.add_argument("--batch-sizes", type=int, nargs="+", metavar="N", help="default: 2 8 32 128")
+    experiment.add_argument("--epochs", type=int, metavar="N", help="default: 4, and at least 500 steps")
     experiment.add_argument("--no-plot", action="store_true", help="the table alone")
     experiment.set_defaults(run=_experiment)
 

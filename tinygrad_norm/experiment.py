@@ -39,14 +39,16 @@ import numpy as np
 from . import nn, optim
 from .data import load_digits
 from .grad_mode import no_grad
+from .kernel import available_threads
 from .random import Generator, manual_seed
+from .runs import progress_bar
 from .tensor import Tensor
 
 __all__ = ["DEFAULT", "QUICK", "Grid", "run_norms"]
 
 NORMS = ("none", "layer", "batch")
 INITS = ("torch", "he")
-CHOOSING = 288  # of the training part, to choose the learning rate by
+TRAINING, CHOOSING = 1150, 288  # samples to train on, and to choose the learning rate by
 
 # -- 1. What is run -------------------------------------------------------------------------------------------------------------------
 
@@ -54,7 +56,7 @@ CHOOSING = 288  # of the training part, to choose the learning rate by
 class Grid(NamedTuple):
     """Every combination of these is a run."""
 
-    inits: tuple[str, ...] = ("torch", "he")
+    inits: tuple[str, ...] = INITS
     lrs: tuple[float, ...] = (0.01, 0.03, 0.1, 0.3, 1.0)
     depths: tuple[int, ...] = (1, 3, 8)
     batch_sizes: tuple[int, ...] = (2, 8, 32, 128)
@@ -120,8 +122,8 @@ def check_grid(grid: Grid) -> None:
                 raise ValueError(f"{name} must be positive and finite; got {value}")
     if min(grid.batch_sizes) < 2:
         raise ValueError(f"batch_size must be at least 2, for BatchNorm1d has no statistics of a batch of one; got {min(grid.batch_sizes)}")
-    if max(grid.batch_sizes) > 1150:
-        raise ValueError(f"batch_size must be at most 1150, all of the training data; got {max(grid.batch_sizes)}")
+    if max(grid.batch_sizes) > TRAINING:
+        raise ValueError(f"batch_size must be at most {TRAINING}, all of the training data; got {max(grid.batch_sizes)}")
 
 
 # -- 2. One run -----------------------------------------------------------------------------------------------------------------------
@@ -295,7 +297,7 @@ def run_norms(grid: Grid = DEFAULT, out: str | Path = "norms", jobs: int | None 
     """
     check_grid(grid)
     if jobs is None:
-        jobs = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        jobs = available_threads()
     if jobs < 1:
         raise ValueError(f"jobs must be at least 1; got {jobs}")
     wanted = settings(grid)
@@ -305,7 +307,7 @@ def run_norms(grid: Grid = DEFAULT, out: str | Path = "norms", jobs: int | None 
     with _appending(path) as (file, results):
         missing = [setting for setting in wanted if setting not in results]
         if missing:
-            with _bar(len(wanted), len(wanted) - len(missing), progress) as tick:
+            with progress_bar(len(wanted), "run", len(wanted) - len(missing), progress) as tick:
 
                 def keep(setting: Setting, outcome: Outcome) -> None:
                     results[setting] = outcome
@@ -332,18 +334,3 @@ def _run_all(missing: list[Setting], jobs: int, keep: Callable[[Setting, Outcome
                     keep(setting, future.result())
             raise
         pool.shutdown()
-
-
-@contextmanager
-def _bar(total: int, done: int, wanted: bool) -> Iterator[Callable[[], Any]]:
-    if wanted:
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            print('for a progress bar: pip install "tinygrad_norm[progress]"', file=sys.stderr)
-            wanted = False
-    if not wanted:
-        yield lambda: None
-        return
-    with tqdm(total=total, initial=done, unit="run", file=sys.stderr, mininterval=0.2 if sys.stderr.isatty() else 30) as bar:
-        yield bar.update

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .experiment import NORMS, Outcome, Results
-from .plotting import new_figure
+from .plotting import BLACK, BLUE, ORANGE, new_figure
 
 __all__ = ["plot_norms", "summarize"]
 
@@ -127,7 +127,7 @@ def summarize(results: Results) -> str:
 # -- 2. In pictures -------------------------------------------------------------------------------------------------------------------
 
 STARTS = {"torch": "torch's default start", "he": "He start"}
-LOOKS = {"none": ("#000000", "o", "-"), "layer": ("#0072B2", "s", "--"), "batch": ("#D55E00", "^", ":")}  # apart in hue, shape and line
+LOOKS = {"none": (BLACK, "o", "-"), "layer": (BLUE, "s", "--"), "batch": (ORANGE, "^", ":")}  # apart in hue, shape and line
 
 
 def plot_norms(results: Results, folder: str | Path) -> list[Path]:

@@ -115,7 +115,8 @@ def set_backend(name: str) -> None:
     Kernel.serial_below = _state["parallel_from"] if name == "numba" else -1
 
 
-def _available_threads() -> int:
+def available_threads() -> int:
+    """How many cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -127,7 +128,7 @@ def chunks(work: int) -> int:
 def get_num_threads() -> int:
     """How many threads a large kernel uses."""
     if _state["threads"] is None:
-        _state["threads"] = max(1, min(_available_threads(), int(os.environ.get("NUMBA_NUM_THREADS") or 1 << 30)))
+        _state["threads"] = max(1, min(available_threads(), int(os.environ.get("NUMBA_NUM_THREADS") or 1 << 30)))
     return _state["threads"]  # type: ignore[no-any-return]
 
 
@@ -139,7 +140,7 @@ def set_num_threads(n: int) -> None:
     """
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)):
         raise TypeError(f"set_num_threads takes an integer; got {type(n).__name__}")
-    most = max(_available_threads(), get_num_threads())
+    most = max(available_threads(), get_num_threads())
     if not 1 <= n <= most:
         raise ValueError(f"set_num_threads: n must be between 1 and {most}, the cores of this process; got {n}")
     _state["threads"] = int(n)

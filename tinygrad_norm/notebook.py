@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .plotting import BLUE, GREY, RUST
 from .printing import element_words
 
 __all__ = ["escape", "module_html", "report_html", "tensor_html"]
@@ -30,15 +31,15 @@ def table_html(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-MARKED = {"ok": "#0072B2", "caught": "#0072B2", "holds": "#0072B2", "independent": "#595959"}  # blue, grey; orange is what went wrong
-WRONG = {"wrong", "BROKEN", "DIFFERS", "PASSES", "not deterministic", "noisy", "inconclusive", "kink"}
+WRONG = ("wrong", "BROKEN", "DIFFERS", "PASSES", "not deterministic", "noisy", "inconclusive", "kink")
+MARKED = {"ok": BLUE, "caught": BLUE, "holds": BLUE, "independent": GREY, **dict.fromkeys(WRONG, RUST)}
 
 
 def report_html(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], below: Sequence[str] = ()) -> str:
     """A report: its title, its table with the verdicts in colour, and sentences below it."""
 
     def cell(text: str) -> str:
-        colour = MARKED.get(text) or ("#A63C00" if text in WRONG else None)
+        colour = MARKED.get(text)
         return f"<b style='color:{colour}'>{escape(text)}</b>" if colour else escape(text)
 
     said = "".join(f"<li>{escape(s)}</li>" for s in below)

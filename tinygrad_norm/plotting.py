@@ -1,10 +1,14 @@
-"""The one way to a picture, for all that draw one: matplotlib without a window, imported when the first is asked for."""
+"""The one way to a picture, for all that draw one: matplotlib without a window, imported when the first is asked for; and its colours."""
 
 from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["check_matplotlib", "new_figure"]
+__all__ = ["BLACK", "BLUE", "GREEN", "GREY", "ORANGE", "PINK", "RUST", "check_matplotlib", "new_figure"]
+
+# Those of Okabe & Ito, which all eyes tell apart; of their orange, RUST is dark enough for small text, and GREY is for what matters less.
+BLACK, BLUE, GREEN, ORANGE, PINK = "#000000", "#0072B2", "#009E73", "#D55E00", "#CC79A7"
+RUST, GREY = "#A63C00", "#595959"
 
 
 def new_figure(width: float, height: float) -> Any:

@@ -19,7 +19,7 @@ import math
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ from .random import get_rng_state, set_rng_state
 from .serialization import check_path, load, save
 from .tensor import Tensor
 
-__all__ = ["Interrupted", "Run", "check_finite", "first_not_finite", "read_checkpoint", "say", "stop_requests", "with_progress"]
+__all__ = ["Interrupted", "Run", "check_finite", "first_not_finite", "progress_bar", "read_checkpoint", "say", "stop_requests", "with_progress"]
 
 # -- 1. Signals ------------------------------------------------------------------------------------------------------------------------
 
@@ -211,27 +211,44 @@ def _finite(value: Any) -> bool:
         return all(_finite(item) for item in value)
     return not isinstance(value, Tensor) or value._data.dtype.kind != "f" or bool(np.isfinite(value._data).all())
 
+
 # -- 4. Lines, and the bar above which they stand --------------------------------------------------------------------------------------
 
 
+@contextmanager
+def progress_bar(total: int, unit: str, done: int = 0, wanted: bool | None = None) -> Iterator[Callable[[], Any]]:
+    """A bar on stderr as long as the block lasts, which is given the function that moves it on by one.
+
+    Args:
+        total: how far it goes. unit: what is counted. done: where it begins.
+        wanted: None: on a terminal, where tqdm is installed; True: also elsewhere, and what is missing is said where it is not.
+    """
+    if wanted or (wanted is None and sys.stderr.isatty()):
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            if wanted:
+                print('for a progress bar: pip install "tinygrad_norm[progress]"', file=sys.stderr)
+        else:
+            with tqdm(total=total, initial=done, unit=unit, file=sys.stderr, leave=False, mininterval=0.2 if sys.stderr.isatty() else 30) as bar:
+                yield bar.update
+            return
+    yield lambda: None
+
+
 def with_progress(first: int, last: int, unit: str, wanted: bool | None, many: int) -> Iterator[int]:
-    """The numbers from first to last, with a bar on stderr where tqdm is installed.
+    """The numbers from first to last, with a bar.
 
     Args:
         first, last: of the steps; those before the first are shown as done.
         unit: what is counted.
-        wanted: whether there is a bar; None: on a terminal, where there are more than `many` left.
+        wanted: as progress_bar's, but None: where there are more than `many` left.
     """
     numbers = range(first, last + 1)
-    if wanted is None:
-        wanted = len(numbers) > many and sys.stderr.isatty()
-    if wanted:
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            return iter(numbers)
-        return iter(tqdm(numbers, initial=first - 1, total=last, unit=unit, file=sys.stderr, leave=False))
-    return iter(numbers)
+    with progress_bar(last, unit, first - 1, wanted if len(numbers) > many else bool(wanted)) as tick:
+        for number in numbers:
+            yield number
+            tick()
 
 
 def say(text: str) -> None:

@@ -15,25 +15,26 @@ import json
 import math
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
 from .dtype import SUPPORTED
 from .tensor import Tensor
 
-__all__ = ["ENDINGS", "check_path", "load", "save"]
+__all__ = ["ENDINGS", "check_path", "load", "replacing", "save"]
 
 Array = np.ndarray[Any, Any]
-Path_ = str | os.PathLike[str]
+StrPath = str | os.PathLike[str]
 ENDINGS = (".npz", ".safetensors")
 STRUCTURE = "tinygrad_norm"  # the name of the JSON: a member of an NPZ, a key of a safetensors file's metadata
 MOST_INFLATED = 100  # an NPZ's arrays may take that many times the file's size, or 64 MiB
 
 
-def check_path(path: Path_, endings: tuple[str, ...] = ENDINGS) -> Path:
+def check_path(path: StrPath, endings: tuple[str, ...] = ENDINGS) -> Path:
     """The path, if a file of one of these endings can be written there; ValueError, OSError or ImportError otherwise."""
     place = _with_ending(path, endings)
     if not place.parent.is_dir():
@@ -47,7 +48,7 @@ def check_path(path: Path_, endings: tuple[str, ...] = ENDINGS) -> Path:
     return place
 
 
-def _with_ending(path: Path_, endings: tuple[str, ...]) -> Path:
+def _with_ending(path: StrPath, endings: tuple[str, ...]) -> Path:
     if not isinstance(path, (str, os.PathLike)):
         raise TypeError(f"expected the path of a file; got a {type(path).__name__}")
     place = Path(path)
@@ -59,7 +60,7 @@ def _with_ending(path: Path_, endings: tuple[str, ...]) -> Path:
 # -- 1. Writing ------------------------------------------------------------------------------------------------------------------------
 
 
-def save(state: Mapping[Any, Any], path: Path_) -> None:
+def save(state: Mapping[Any, Any], path: StrPath) -> None:
     """Writes a state_dict, or several in a dict with what else belongs to a run, to FILE.npz or FILE.safetensors.
 
     Args:
@@ -121,29 +122,35 @@ def _check_name(name: str, op: str) -> None:
         raise ValueError(f"{op}: {name!r} cannot be the name of a tensor: a name is printable, no path out of a folder, and not {STRUCTURE!r}")
 
 
-def _write(place: Path, arrays: dict[str, Array], structure: str | None) -> None:
-    """All of the file, or none of it."""
-    if place.suffix == ".safetensors":
-        content = _safetensors().numpy.save(arrays, None if structure is None else {STRUCTURE: structure})
-    real = Path(os.path.realpath(place))  # a link stays one
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file to write, which stands in the place of the old one when the block has ended well, and never half written."""
+    real = Path(os.path.realpath(path))  # a link stays one
     temporary = real.with_name(f".{real.name}.{os.getpid()}-{os.urandom(4).hex()}.part")
     try:
         with open(temporary, "xb") as file:
-            if place.suffix == ".npz":
-                with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                    for name, array in arrays.items():
-                        with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
-                            np.lib.format.write_array(member, array, allow_pickle=False)
-                    if structure is not None:
-                        archive.writestr(f"{STRUCTURE}.json", structure)
-            else:
-                file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            yield file
         os.replace(temporary, real)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def _write(place: Path, arrays: dict[str, Array], structure: str | None) -> None:
+    if place.suffix == ".safetensors":
+        content = _safetensors().numpy.save(arrays, None if structure is None else {STRUCTURE: structure})
+    with replacing(place) as file:
+        if place.suffix == ".npz":
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+                for name, array in arrays.items():
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        np.lib.format.write_array(member, array, allow_pickle=False)
+                if structure is not None:
+                    archive.writestr(f"{STRUCTURE}.json", structure)
+        else:
+            file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _safetensors() -> Any:
@@ -157,7 +164,7 @@ def _safetensors() -> Any:
 # -- 2. Reading ------------------------------------------------------------------------------------------------------------------------
 
 
-def load(path: Path_) -> dict[Any, Any]:
+def load(path: StrPath) -> dict[Any, Any]:
     """Reads what `save` wrote; of NumPy's, torch's and other programs' NPZ and safetensors files, the tensors by name.
 
     Raises:

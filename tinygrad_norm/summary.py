@@ -18,6 +18,7 @@ import numpy as np
 from .dtype import as_dtype
 from .grad_mode import no_grad
 from .nn.module import Module
+from .notebook import escape
 from .random import get_rng_state, set_rng_state
 from .tensor import Tensor, touch
 
@@ -129,17 +130,15 @@ class Summary:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        import html  # with its table of every entity: only notebooks need it
-
         left, right = ' style="text-align:left;white-space:pre"', ' style="text-align:right"'
-        head = "".join(f"<th{style}>{html.escape(text)}</th>" for text, style in zip(HEADINGS, (left, left, right)))
+        head = "".join(f"<th{style}>{escape(text)}</th>" for text, style in zip(HEADINGS, (left, left, right)))
         body = "".join(
-            f"<tr><td{left}>{html.escape(row.label)}</td><td{left}>{html.escape(row.shape_text)}</td><td{right}>{html.escape(row.parameters_text)}</td></tr>"
+            f"<tr><td{left}>{escape(row.label)}</td><td{left}>{escape(row.shape_text)}</td><td{right}>{escape(row.parameters_text)}</td></tr>"
             for row in self.rows
         )
-        totals = "<br>".join(html.escape(total) for total in self.totals())
+        totals = "<br>".join(escape(total) for total in self.totals())
         return (
-            f'<table><caption style="text-align:left">Model: <b>{html.escape(self.model)}</b></caption><thead><tr>{head}</tr></thead>'
+            f'<table><caption style="text-align:left">Model: <b>{escape(self.model)}</b></caption><thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table><p>{totals}</p>"
         )
 

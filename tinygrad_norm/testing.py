@@ -1,6 +1,6 @@
 """One row per op: sample inputs, and one function that runs with this library or with torch in the place of `lib`.
 
-The tests, `tinygrad-norm gradcheck` and the bench read this table; a new op is known to all of them once it has its row.
+The tests and `tinygrad-norm gradcheck` read this table; a new op is known to both once it has its row.
 """
 
 from __future__ import annotations

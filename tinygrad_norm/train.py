@@ -15,8 +15,9 @@ from . import creation as tg
 from . import nn, optim
 from .data import DataLoader, TensorDataset, load_digits
 from .dtype import as_dtype
+from .dtype import dtype as dtype_class
 from .grad_mode import no_grad
-from .plotting import new_figure
+from .plotting import BLUE, ORANGE, new_figure
 from .random import get_rng_state, manual_seed, set_rng_state
 from .runs import Run, check_finite, say, with_progress
 from .tensor import Tensor
@@ -82,6 +83,14 @@ def check_positive(name: str, value: Any, kind: type[int] | type[float] = int) -
         raise TypeError(f"{name} must be {'an integer' if kind is int else 'a number'}; got {type(value).__name__}")
     if not value > 0 or not math.isfinite(value):
         raise ValueError(f"{name} must be positive and finite; got {value}")
+
+
+def floating_dtype(dtype: Any) -> dtype_class:
+    """The type of that name; ValueError unless it is float32 or float64."""
+    kind = as_dtype(dtype)
+    if not kind.is_floating_point:
+        raise ValueError(f"dtype must be float32 or float64; got {dtype!r}")
+    return kind
 
 
 def make_data(name: str, dtype: Any, seed: int) -> tuple[TensorDataset, TensorDataset | None, int, int]:
@@ -215,9 +224,7 @@ def train(
     check_positive("lr", lr, float)
     if batch_size is not None:
         check_positive("batch_size", batch_size)
-    kind = as_dtype(dtype)
-    if not kind.is_floating_point:
-        raise ValueError(f"dtype must be float32 or float64; got {dtype!r}")
+    kind = floating_dtype(dtype)
     manual_seed(seed)
     train_set, held_out, features, classes = make_data(data, kind, seed)
     if norm == "batch" and batch_size is not None and (batch_size == 1 or len(train_set) % batch_size == 1):
@@ -230,7 +237,7 @@ def train(
     loader = None if batch_size is None else DataLoader(train_set, batch_size=batch_size, shuffle=True)
     steps = epochs * (1 if loader is None else len(loader))
     options = {"data": data, "norm": norm, "optimizer": optimizer, "epochs": epochs, "lr": lr, "hidden": hidden, "batch_size": batch_size}
-    options.update(dtype=str(kind).removeprefix("torch."), seed=seed)
+    options.update(dtype=kind.name, seed=seed)
     at = Progress()
     run = Run("mlp", options, {"model": model, "optimizer": step, "progress": at}, checkpoint)
     if resume is not None:
@@ -261,18 +268,19 @@ def plot_history(history: list[Epoch], path: str | Path) -> None:
     """Loss and accuracy over the epochs, as a picture.
 
     Raises:
-        ImportError: matplotlib is not installed.
+        ImportError: matplotlib is not installed. ValueError: there are no epochs.
     """
     if not history:
         raise ValueError("plot_history: there are no epochs to show")
     numbers = [e.number for e in history]
+    few = len(numbers) < 40  # so that a marker for each can be told from the next
     figure = new_figure(5.8, 2.7)
     left, right = figure.subplots(1, 2)
-    left.plot(numbers, [e.loss for e in history], color="#0072B2", marker="o" if len(numbers) < 40 else None)
+    left.plot(numbers, [e.loss for e in history], color=BLUE, marker="o" if few else None)
     left.set(xlabel="epoch", ylabel="loss (cross-entropy, nats)", title="training loss")
-    right.plot(numbers, [100 * e.accuracy for e in history], color="#0072B2", marker="o" if len(numbers) < 40 else None, label="training")
+    right.plot(numbers, [100 * e.accuracy for e in history], color=BLUE, marker="o" if few else None, label="training")
     if history[0].held_out is not None:
-        right.plot(numbers, [100 * (e.held_out or 0) for e in history], color="#D55E00", ls="--", marker="s" if len(numbers) < 40 else None, label="held out")
+        right.plot(numbers, [100 * (e.held_out or 0) for e in history], color=ORANGE, ls="--", marker="s" if few else None, label="held out")
     right.legend()
     right.set(xlabel="epoch", ylabel="accuracy (%)", title="accuracy")
     for axes in (left, right):

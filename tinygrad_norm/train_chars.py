@@ -22,13 +22,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from . import nn, optim
-from .dtype import as_dtype
 from .grad_mode import no_grad
 from .random import Generator, default_generator, get_rng_state, manual_seed
 from .runs import Run, check_finite, say, with_progress
 from .serialization import check_path
 from .tensor import Tensor
-from .train import OPTIMIZERS, check_choice, check_positive, make_optimizer
+from .train import OPTIMIZERS, check_choice, check_positive, floating_dtype, make_optimizer
 
 __all__ = ["NORMS", "CharTransformer", "CharsResult", "characters", "decode", "encode", "read_text", "train_chars"]
 
@@ -273,9 +272,7 @@ def train_chars(
     if isinstance(sample, bool) or not isinstance(sample, int) or sample < 0:
         raise ValueError(f"sample must be a number of characters, 0 or more; got {sample!r}")
     nn.Dropout(dropout)
-    kind = as_dtype(dtype)
-    if not kind.is_floating_point:
-        raise ValueError(f"dtype must be float32 or float64; got {dtype!r}")
+    kind = floating_dtype(dtype)
     if save is not None:
         check_path(save)
     text, held_out = read_text(TRAINING), read_text(HELD_OUT)
@@ -288,7 +285,7 @@ def train_chars(
     scheduler = optim.lr_scheduler.LambdaLR(step, warm_up)
     at = Progress(zlib.crc32(np.concatenate([text, held_out]).tobytes()))
     options = {"norm": norm, "optimizer": optimizer, "steps": steps, "lr": lr, "hidden": hidden, "heads": heads, "layers": layers, "context": context}
-    options.update(batch_size=batch_size, dropout=dropout, dtype=str(kind).removeprefix("torch."), seed=seed, every=every, sample=sample)
+    options.update(batch_size=batch_size, dropout=dropout, dtype=kind.name, seed=seed, every=every, sample=sample)
     run = Run("chars", options, {"model": model, "optimizer": step, "scheduler": scheduler, "progress": at}, checkpoint or save)
     if resume is not None:
         run.resume(resume, may_differ=("steps", "sample"))

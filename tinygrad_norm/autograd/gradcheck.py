@@ -23,7 +23,7 @@ from ..tensor import Tensor
 from ..walk import grad
 from .jacobians import check
 from .report import GradcheckResult
-from .target import GradcheckError, Gradients, Target, plural
+from .target import GradcheckError, Gradients, Target, own_stream, plural, upstream_like
 
 __all__ = ["GradcheckError", "GradcheckWarning", "gradcheck", "gradcheck_report", "gradgradcheck"]
 
@@ -163,13 +163,9 @@ def gradient_of(func: Any, inputs: Any, grad_outputs: Any = None, non_contiguous
     if not outputs:
         raise GradcheckError(f"{target.name}: no output requires a gradient: something on the way detaches it")
     if grad_outputs is None:
-        rng = np.random.RandomState([17, 2031])
-        upstream = []
-        for n in outputs:
-            v = rng.standard_normal(n.tensor.shape) + 0.3
-            if non_contiguous:
-                v = np.stack([v, v], axis=-1)[..., 0]
-            upstream.append(Tensor(np.asarray(v, n.tensor._data.dtype) if not non_contiguous else v.astype(n.tensor._data.dtype, order="K"), True))
+        rng = own_stream(17)
+        values = [upstream_like(n.tensor, rng) for n in outputs]
+        upstream = [Tensor(np.stack([v, v], axis=-1)[..., 0] if non_contiguous else v, True) for v in values]
     else:
         upstream = [grad_outputs] if isinstance(grad_outputs, Tensor) else list(grad_outputs)
         if len(upstream) != len(outputs):
@@ -226,7 +222,6 @@ def gradcheck_report(
         (False, 'kink', (1,))
     """
     target = Target(fn, inputs, parameters)
-    rng = np.random.RandomState([seed, 2031])  # a stream that nobody's inputs came from: dy ∝ x would hide a norm's mistakes
     for name, value in (("eps", 1.0 if eps is None else eps), ("atol", atol), ("rtol", rtol), ("nondet_tol", nondet_tol)):
         if isinstance(value, bool) or not isinstance(value, (int, float, np.number)):
             raise TypeError(f"gradcheck: {name} must be a number; got {type(value).__name__}")
@@ -240,7 +235,7 @@ def gradcheck_report(
                 "fail or prove little. Use float64."
             )
     try:
-        check(target, result, rng, eps, nondet_tol, check_undefined_grad, fast_mode, allow_unused)
+        check(target, result, own_stream(seed), eps, nondet_tol, check_undefined_grad, fast_mode, allow_unused)
     finally:
         target.snapshot.restore()
     return result

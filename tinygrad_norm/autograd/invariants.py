@@ -20,15 +20,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .. import nn
-from ..notebook import report_html
 from ..tensor import Tensor
 from ..walk import grad
-from .report import format_table
-from .target import Array, Snapshot, function_name, is_module, modules_of
+from .report import Report
+from .target import Array, Snapshot, function_name, modules_of, own_stream
 
 __all__ = ["Invariant", "InvariantReport", "check_norm_invariants"]
-
-HEADER = ("invariant", "", "off by", "allowed", "what it says")
 
 
 class Invariant(NamedTuple):
@@ -45,9 +42,10 @@ class Invariant(NamedTuple):
         return self.error <= self.bound
 
 
-class InvariantReport(list[Invariant]):
+class InvariantReport(Report, list[Invariant]):
     """The invariants in order, as a list that prints as a table."""
 
+    header = ("invariant", "", "off by", "allowed", "what it says")
     function = ""
 
     @property
@@ -63,13 +61,10 @@ class InvariantReport(list[Invariant]):
         """The cells of the table."""
         return [(i.name, "holds" if i.ok else "BROKEN", f"{i.error:.1e}", f"{i.bound:.1e}", i.says) for i in self]
 
-    def __str__(self) -> str:
-        return f"invariants of {self.function}\n" + format_table(HEADER, self.rows())
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return report_html(f"invariants of {self.function}", HEADER, self.rows())
+    @property
+    def title(self) -> str:
+        """Above the table."""
+        return f"invariants of {self.function}"
 
 
 def check_norm_invariants(
@@ -116,7 +111,7 @@ def check_norm_invariants(
             return layer(values.reshape(shape)).reshape(x.shape)
 
     over = _axes(norm, x, axes)
-    rng = np.random.RandomState([seed, 2031])  # a stream that nobody's inputs came from: dy ∝ x would hide a norm's mistakes
+    rng = own_stream(seed)
     values = x._data.copy()
     tolerance = 1e4 * float(np.finfo(values.dtype).eps) if rtol is None else rtol
     snapshot = Snapshot(modules_of(layer))
@@ -188,7 +183,7 @@ def _axes(norm: Any, x: Tensor, axes: Sequence[int] | None) -> tuple[int, ...]:
     if axes is None:
         if hasattr(norm, "normalized_shape"):
             axes = range(n - len(norm.normalized_shape), n)
-        elif hasattr(norm, "num_features") and is_module(norm):
+        elif hasattr(norm, "num_features") and isinstance(norm, nn.Module):
             if not norm.training and getattr(norm, "running_mean", None) is not None:
                 raise ValueError("check_norm_invariants: in eval a BatchNorm scales by constants and has none of the invariants: call train()")
             axes = [n - 1] if isinstance(norm, nn.InstanceNorm1d) else [a for a in range(n) if a != 1]

@@ -17,11 +17,12 @@ from ..walk import grad
 from .explain import blind_spots, explain_pair
 from .numeric import derivative, first_step, noise_level
 from .report import GradcheckResult, PairResult
-from .target import Array, GradcheckError, Named, Target
+from .target import FAILURES, Array, GradcheckError, Named, Target, flat, own_stream, upstream_like
 
 __all__ = ["check"]
 
 LARGEST = 1 << 24  # elements of all Jacobians together: a dozen arrays of that size are a gigabyte
+WHERE = 1 << 16  # up to so many are looked at where fast_mode finds something wrong, to say where
 
 
 def check(
@@ -43,7 +44,7 @@ def check(
     outputs = target.call()
     for n in target.changed_in_place(before):
         result.problems.append(f"{target.name} changes {n} in place, which is an input: work on a clone()")
-    f0 = np.concatenate([n.tensor._data.reshape(-1).astype(np.float64) for n in outputs])
+    f0 = flat(outputs)
     with target.private_copies():
         again = target.values()
         if not _close(again, f0, nondet_tol):
@@ -51,19 +52,19 @@ def check(
     target.snapshot.restore()
     outputs = target.call()  # once more: the graph of the first may hold buffers that have been written to since
     target.changed_in_place(before)
-    cotangents = [np.asarray(rng.standard_normal(n.tensor.shape) + 0.3, n.tensor._data.dtype) for n in outputs]
+    cotangents = [upstream_like(n.tensor, rng) for n in outputs]
     differentiable = [n.tensor.requires_grad for n in outputs]
     if any(differentiable):
         result.warnings += blind_spots(target, [n for n in outputs if n.tensor.requires_grad], [v for v, d in zip(cotangents, differentiable) if d])
         projected = _random_backward(target, result, outputs, cotangents, before, nondet_tol)
     else:
         projected = [None] * len(target.inputs)
+    size = f0.size * sum(n.tensor._data.size for n in target.inputs)
     if fast:
         _fast_pairs(target, result, outputs, cotangents, f0, rng, eps)
-        if all(p.verdict in ("ok", "independent") for p in result.pairs) or f0.size * sum(n.tensor._data.size for n in target.inputs) > 1 << 16:
+        if all(p.verdict in ("ok", "independent") for p in result.pairs) or size > WHERE:
             return
-        result.pairs.clear()  # something is wrong: the full Jacobians say where
-    size = f0.size * sum(n.tensor._data.size for n in target.inputs)
+        result.pairs.clear()
     if size > LARGEST:
         raise ValueError(f"gradcheck: the Jacobians of {target.name} would have {size} elements: take smaller inputs, or fast_mode=True")
     pairs, numeric = _jacobians(target, result, outputs, f0, eps)
@@ -87,7 +88,7 @@ def _backward(target: Target, outputs: list[Named], gradients: list[Array]) -> l
         found = grad(
             [n.tensor for n in outputs], [n.tensor for n in target.inputs], [Tensor(g) for g in gradients], retain_graph=True, allow_unused=True
         )
-    except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except FAILURES as error:
         raise GradcheckError(f"{target.name}: its backward raises {type(error).__name__}: {error}") from error
     return [None if g is None else g._data for g in found]
 
@@ -114,10 +115,17 @@ def _random_backward(
     return first
 
 
+def _places(outputs: list[Named]) -> tuple[list[slice], Array]:
+    """Where each output's elements stand among those of all, and the relative rounding of each element."""
+    ends = np.cumsum([n.tensor._data.size for n in outputs])
+    places = [slice(int(end) - n.tensor._data.size, int(end)) for n, end in zip(outputs, ends)]
+    return places, np.concatenate([np.full(n.tensor._data.size, np.finfo(n.tensor._data.dtype).eps) for n in outputs])
+
+
 def _jacobians(
     target: Target, result: GradcheckResult, outputs: list[Named], f0: Array, eps: float | None
 ) -> tuple[list[PairResult], dict[str, Array]]:
-    """(1) and (2) for every pair, judged."""
+    """(1) and (2) of gradcheck.py for every pair, judged; and the values of the inputs."""
     analytic: list[list[Array | None]] = []  # by output, by input: (outputs, inputs) or None where the graph does not lead there
     for n in outputs:
         rows: list[list[Array | None]] = []
@@ -133,8 +141,7 @@ def _jacobians(
             else:
                 per_input.append(np.array([np.zeros(leaf.tensor._data.size) if g is None else g.reshape(-1) for g in column], np.float64))
         analytic.append(per_input)
-    starts = np.cumsum([0, *(n.tensor._data.size for n in outputs)])
-    unit = np.concatenate([np.full(n.tensor._data.size, np.finfo(n.tensor._data.dtype).eps) for n in outputs])
+    places, unit = _places(outputs)
     found: list[PairResult] = []
     held = {n.name: n.tensor._data.astype(np.float64) for n in target.inputs}
     with target.private_copies() as copies:
@@ -144,23 +151,22 @@ def _jacobians(
             size = x.size
             parts = np.zeros((5, len(f0), size))
             flags = np.zeros((2, len(f0), size), bool)
-            along = _direction(target, x, np.random.RandomState([i, 2031]).standard_normal(x.shape), len(f0))
+            along = _direction(target, x, own_stream(i).standard_normal(x.shape), len(f0))
             noise = noise_level(along, _step(x) / 4096) if size and eps is None else np.zeros(len(f0))
             for j, index in enumerate(np.ndindex(x.shape)):
                 d = derivative(_line(target, x, index, len(f0)), f0, first_step(x, index), units, noise, eps)
                 parts[:4, :, j] = d.value, d.error, d.left, d.right
                 flags[:, :, j] = d.kink, d.jump
             for k, n in enumerate(outputs):
-                rows_ = slice(starts[k], starts[k + 1])
                 pair = PairResult(n.name, leaf.name, tuple(n.tensor.shape), tuple(leaf.tensor.shape), result.atol, result.rtol)
-                pair.numeric, pair.error, pair.left, pair.right = (p[rows_] for p in parts[:4])
-                pair.kink, pair.jump = (f[rows_] for f in flags)
+                pair.numeric, pair.error, pair.left, pair.right = (p[places[k]] for p in parts[:4])
+                pair.kink, pair.jump = (f[places[k]] for f in flags)
                 a = analytic[k][i]
                 pair.connected = a is not None
                 pair.analytic = np.zeros_like(pair.numeric) if a is None else a
                 pair.judge(result.nondeterministic)
                 if pair.verdict in ("inconclusive", "wrong") and np.isfinite(pair.absolute_error) and eps is None:
-                    place = starts[k] + pair.output_offset
+                    place = places[k].start + pair.output_offset
                     pair.note_noise(float(noise[place]), float(np.abs(f0[place])), float(units[place]), _step(x))
                 found.append(pair)
     found.sort(key=lambda p: [n.name for n in outputs].index(p.output))
@@ -213,8 +219,7 @@ def _fast_pairs(
     target: Target, result: GradcheckResult, outputs: list[Named], cotangents: list[Array], f0: Array, rng: np.random.RandomState, eps: float | None
 ) -> None:
     """v·J·u for random v and u, one number a pair: the analytic one by a backward with v, the numeric one by a step along u."""
-    starts = np.cumsum([0, *(n.tensor._data.size for n in outputs)])
-    unit = np.concatenate([np.full(n.tensor._data.size, np.finfo(n.tensor._data.dtype).eps) for n in outputs])
+    places, unit = _places(outputs)
     rows = [_backward(target, [n], [v.copy()]) if n.tensor.requires_grad else [None] * len(target.inputs) for n, v in zip(outputs, cotangents)]
     with target.private_copies() as copies:
         for i, leaf in enumerate(target.inputs):
@@ -224,7 +229,7 @@ def _fast_pairs(
             noise = noise_level(line, _step(x) / 4096) if eps is None else None
             d = derivative(line, f0, _step(x) / 4, np.maximum(unit, np.finfo(x.dtype).eps), noise, eps)
             for k, n in enumerate(outputs):
-                part, v = slice(starts[k], starts[k + 1]), cotangents[k].reshape(-1).astype(np.float64)
+                part, v = places[k], cotangents[k].reshape(-1).astype(np.float64)
                 g = rows[k][i]
                 pair = PairResult(n.name, leaf.name, (), (), result.atol, result.rtol)
                 pair.projected = True

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..plotting import new_figure
+from ..plotting import BLUE, GREEN, GREY, ORANGE, new_figure
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from .sweep import SweepResult
 
 __all__ = ["plot_jacobians", "plot_sweep"]
-
-BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#555555"  # Okabe & Ito: told apart by all eyes
 
 
 def plot_jacobians(pair: PairResult, name: str, path: str | Path | None = None) -> Any:

@@ -7,14 +7,12 @@ of them come out within the tolerance of the right gradient.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..notebook import report_html
-from .report import format_table
+from .report import Report
 from .target import Array, function_name
 from .wrong_layers import CROSS_ENTROPY, LINEAR, RELU, cross_entropy_values, linear_values, relu_values
 from .wrong_norms import BATCH_NORM_EVAL_DX, NORM_DX, NORM_PARAMETERS, RUNNING, Values, Wrong, norm_values
@@ -116,7 +114,7 @@ def _linear(loss: str, shape: tuple[int, ...], out: int, before: bool = False) -
     return make
 
 
-def _linear_recipes(op: str) -> list[Recipe]:
+def _linear_recipes() -> list[Recipe]:
     good = [_linear("random", (5, 4), 3, True), _linear("random", (4, 4), 4), _linear("random", (2, 5, 4), 3)]
     return [
         Recipe("sum(y), one sample", _one(_linear("sum", (1, 4), 3))),
@@ -140,7 +138,7 @@ def _relu(loss: str, good: bool) -> Callable[[np.random.RandomState], Values]:
     return make
 
 
-def _relu_recipes(op: str) -> list[Recipe]:
+def _relu_recipes() -> list[Recipe]:
     return [
         Recipe("sum(y)", _one(_relu("sum", False))),
         Recipe("sum(y²)", _one(_relu("square", False))),
@@ -163,7 +161,7 @@ def _entropy(u: float, shape: tuple[int, int], ignored: bool = False, scale: flo
     return make
 
 
-def _entropy_recipes(op: str) -> list[Recipe]:
+def _entropy_recipes() -> list[Recipe]:
     good = [_entropy(1.7, (6, 5)), _entropy(0.6, (5, 5), ignored=True), _entropy(-1.3, (4, 3), scale=1000.0)]
     return [
         Recipe("one sample, u = 1", _one(_entropy(1.0, (1, 5)))),
@@ -173,12 +171,12 @@ def _entropy_recipes(op: str) -> list[Recipe]:
     ]
 
 
-RECIPES: dict[str, Callable[[str], list[Recipe]]] = {
-    "layer_norm": _norm_recipes,
-    "batch_norm": _norm_recipes,
-    "linear": _linear_recipes,
-    "relu": _relu_recipes,
-    "cross_entropy": _entropy_recipes,
+RECIPES: dict[str, list[Recipe]] = {
+    "layer_norm": _norm_recipes("layer_norm"),
+    "batch_norm": _norm_recipes("batch_norm"),
+    "linear": _linear_recipes(),
+    "relu": _relu_recipes(),
+    "cross_entropy": _entropy_recipes(),
 }
 
 # -- 2. The measurement -------------------------------------------------------------------------------------------------------------------
@@ -194,7 +192,7 @@ def lets_through(wrong: Wrong, right: Callable[[Values], Array], cases: Sequence
         if not wrong.applies(values):
             continue
         tried = True
-        mine = Values({k: copy.copy(a) if isinstance(a, np.ndarray) else a for k, a in values.items()})
+        mine = values.copied()
         expected = right(values)
         with np.errstate(all="ignore"):
             got = np.asarray(wrong.gradient(mine))
@@ -204,7 +202,7 @@ def lets_through(wrong: Wrong, right: Callable[[Values], Array], cases: Sequence
     return True if tried else None
 
 
-class PowerResult:
+class PowerResult(Report):
     """Which wrong backwards pass which recipe.
 
     Attributes:
@@ -216,36 +214,36 @@ class PowerResult:
 
     def __init__(self, op: str, recipes: list[str], passes: dict[tuple[str, str], list[bool | None]], breaks: dict[tuple[str, str], str]) -> None:
         self.op, self.recipes, self.passes, self.breaks = op, recipes, passes, breaks
+        self.header = ("wrong backward", *recipes)
+
+    def _outcomes(self, recipe: str | int, part: str | None) -> list[tuple[str, bool | None]]:
+        """The mistakes of all parts or of one ("dx"), and what became of each in a recipe."""
+        k = recipe if isinstance(recipe, int) else self.recipes.index(recipe)
+        return [(name, row[k]) for (p, name), row in self.passes.items() if part is None or p == part or p.endswith(" " + part)]
 
     def let_through(self, recipe: str | int, part: str | None = None) -> list[str]:
         """The mistakes that pass a recipe, of all parts or of one ("dx")."""
-        k = recipe if isinstance(recipe, int) else self.recipes.index(recipe)
-        return [name for (p, name), row in self.passes.items() if row[k] and (part is None or p == part or p.endswith(" " + part))]
+        return [name for name, passes in self._outcomes(recipe, part) if passes]
 
     def count(self, recipe: str | int, part: str | None = None) -> tuple[int, int]:
         """How many pass, of how many that can be made there."""
-        k = recipe if isinstance(recipe, int) else self.recipes.index(recipe)
-        rows = [row[k] for (p, _), row in self.passes.items() if part is None or p == part or p.endswith(" " + part)]
-        return sum(r is True for r in rows), sum(r is not None for r in rows)
+        made = [passes for _, passes in self._outcomes(recipe, part) if passes is not None]
+        return sum(made), len(made)
 
-    def _table(self) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    @property
+    def title(self) -> str:
+        """Above the table."""
+        return f"which wrong backwards of {self.op} a check lets through"
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The cells of the table: the mistakes, and how many pass each recipe."""
         rows: list[tuple[str, ...]] = []
         for (part, name), row in self.passes.items():
-            rows.append((f"{part}: {name}" if not name.startswith(("d", "running")) or ":" not in name else f"{part.split()[0]} {name}",
-                         *({True: "PASSES", False: "caught", None: "–"}[r] for r in row)))  # fmt: skip
+            op, _, quantity = part.partition(" ")
+            full = f"{op} {name}" if name.startswith(f"{quantity}: ") else f"{part}: {name}"  # the names of some mistakes begin with the quantity
+            rows.append((full, *({True: "PASSES", False: "caught", None: "–"}[passes] for passes in row)))
         totals = [self.count(k) for k in range(len(self.recipes))]
-        rows.append(("passes, of", *(f"{a} of {b}" for a, b in totals)))
-        return ("wrong backward", *self.recipes), rows
-
-    def __str__(self) -> str:
-        header, rows = self._table()
-        return f"which wrong backwards of {self.op} a check lets through\n" + format_table(header, rows)
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        header, rows = self._table()
-        return report_html(f"which wrong backwards of {self.op} a check lets through", header, rows)
+        return [*rows, ("passes, of", *(f"{a} of {b}" for a, b in totals))]
 
 
 _OPS = {"LayerNorm": "layer_norm", "BatchNorm1d": "batch_norm", "Linear": "linear", "ReLU": "relu", "CrossEntropyLoss": "cross_entropy"}
@@ -279,7 +277,7 @@ def gradcheck_power(op: Any, recipes: Sequence[Recipe] | None = None, *, atol: f
     parts = {name: part for name, part in BANK.items() if name == op or name.startswith(op + " ")}
     if not parts:
         raise ValueError(f"gradcheck_power: no bank of wrong backwards for {op!r}; there are {', '.join(RECIPES)}, and the parts {', '.join(BANK)}")
-    chosen = list(RECIPES[op.split()[0]](op.split()[0]) if recipes is None else recipes)
+    chosen = RECIPES[op.split()[0]] if recipes is None else recipes
     cases = [recipe.cases(np.random.RandomState(seed)) for recipe in chosen]
     passes: dict[tuple[str, str], list[bool | None]] = {}
     breaks: dict[tuple[str, str], str] = {}

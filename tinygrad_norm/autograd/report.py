@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from .target import Array, GradcheckError
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["VERDICTS", "GradcheckResult", "PairResult", "format_table"]
+__all__ = ["VERDICTS", "GradcheckResult", "PairResult", "Report", "format_table"]
 
 # From the worst down: what a pair is called is the worst that is true of one of its elements.
 VERDICTS = {
@@ -28,12 +28,43 @@ VERDICTS = {
 }
 
 
+class Report:
+    """What prints as a table under a title, and shows itself in a notebook.
+
+    Attributes:
+        header: the heads of the table's columns.
+    """
+
+    header: tuple[str, ...]
+
+    @property
+    def title(self) -> str:
+        """What stands above the table."""
+        raise NotImplementedError
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The cells of the table."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return f"{self.title}\n{format_table(self.header, self.rows())}"
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return report_html(self.title, self.header, self.rows())
+
+
 class PairResult:
     """How the gradient of one output by one input came out.
 
     Attributes:
         output, input: their names. output_shape, input_shape: their shapes.
         analytic, numeric, error: (outputs, inputs) the two Jacobians and the estimated error of the numeric one.
+        left, right, kink, jump: (outputs, inputs) the slopes on both sides, and where they differ or the function jumps; see numeric.py.
+        wrong_elements: (outputs, inputs) where the analytic gradient is wrong.
+        connected: whether the graph leads from the output to the input. projected: whether only a random projection was compared (fast mode).
         verdict: one of VERDICTS.
         output_index, input_index: where the worst element stands.
         analytic_value, numeric_value, error_estimate, absolute_error, relative_error: of the worst element.
@@ -47,8 +78,9 @@ class PairResult:
     right: Array
     kink: Array
     jump: Array
+    wrong_elements: Array
     connected = True
-    projected = False  # in fast mode: one random projection, no Jacobian
+    projected = False
     verdict = "ok"
     output_index: tuple[int, ...] | None = None
     input_index: tuple[int, ...] | None = None
@@ -64,16 +96,11 @@ class PairResult:
     def __repr__(self) -> str:
         return f"<d{self.output}/d{self.input}: {self.verdict}, absolute error {self.absolute_error:.3g}>"
 
-    @property
-    def wrong_elements(self) -> Array:
-        """(outputs, inputs) where the analytic gradient is wrong."""
-        return self._wrong
-
     def judge(self, nondeterministic: str | None = None) -> None:
         """Sets the verdict and the worst element from the arrays."""
         a, n, error = self.analytic, self.numeric, self.error
         if not a.size:
-            self._wrong = np.zeros(a.shape, bool)
+            self.wrong_elements = np.zeros(a.shape, bool)
             return
         with np.errstate(all="ignore"):
             difference = np.abs(a - n)
@@ -88,11 +115,10 @@ class PairResult:
             wrong = ~strange & (difference > tolerance) & (difference > 3 * error) & finite | strange & ~between
             wrong |= ~np.isfinite(a) & np.isfinite(n) & np.isfinite(error)
             unclear = ~strange & ~wrong & ~((difference <= tolerance) & (error <= tolerance))
-        self._wrong = wrong
-        severity = np.where(wrong, 3.0, np.where(unclear, 2.0, np.where(strange, 1.0, 0.0)))
-        worst_kind = severity.max()
-        size = np.where(np.isfinite(difference), difference - (0 if worst_kind != 2 else tolerance) + (error if worst_kind == 2 else 0), np.inf)
-        size = np.where(np.isnan(difference), np.inf, size)
+        self.wrong_elements = wrong
+        severity = np.where(wrong, 3, np.where(unclear, 2, np.where(strange, 1, 0)))
+        worst_kind = int(severity.max())
+        size = np.where(np.isfinite(difference), difference - tolerance + error if worst_kind == 2 else difference, np.inf)
         offset = int(np.argmax(np.where(severity == worst_kind, size, -np.inf)))
         o, i = divmod(offset, a.shape[1])
         self.output_offset = o
@@ -102,7 +128,7 @@ class PairResult:
         self.analytic_value, self.numeric_value, self.error_estimate = float(a[o, i]), float(n[o, i]), float(error[o, i])
         self.absolute_error = float(difference[o, i])
         self.relative_error = self.absolute_error / max(abs(self.numeric_value), abs(self.analytic_value), 1e-300)
-        self.verdict = {3.0: "wrong", 2.0: "inconclusive", 1.0: "kink", 0.0: "ok"}[float(worst_kind)]
+        self.verdict = ("ok", "kink", "inconclusive", "wrong")[worst_kind]
         if self.verdict == "ok" and not self.connected:
             self.verdict = "independent"
         if self.verdict == "kink":
@@ -164,7 +190,7 @@ class PairResult:
         }
 
 
-class GradcheckResult:
+class GradcheckResult(Report):
     """What gradcheck_report returns: `print` it, look at `pairs`, or `.plot()`.
 
     Attributes:
@@ -175,6 +201,8 @@ class GradcheckResult:
         nondeterministic: why two calls differ, or None.
         atol, rtol: the thresholds.
     """
+
+    header = ("output", "input", "verdict", "worst at", "analytic", "numeric", "numeric ±", "abs error", "rel error")
 
     def __init__(self, name: str, atol: float, rtol: float) -> None:
         self.name = name
@@ -220,37 +248,27 @@ class GradcheckResult:
         seen = {v for v in (p.verdict for p in self.pairs) if v not in ("ok", "independent")}
         return said + [f"{v}: {VERDICTS[v]}" for v in VERDICTS if v in seen]
 
-    def rows(self) -> Iterator[tuple[str, ...]]:
-        """The cells of the table."""
+    @property
+    def title(self) -> str:
+        """The function, and whether all is well."""
+        return f"gradcheck of {self.name}: {'ok' if self.ok else 'FAILED'}"
+
+    def rows(self) -> list[tuple[str, ...]]:
+        """The cells of the table: a row for each pair."""
+        rows: list[tuple[str, ...]] = []
         for p in self.pairs:
             shown = p.output if p.projected else f"{p.output} {p.output_shape}"
             other = p.input if p.projected else f"{p.input} {p.input_shape}"
             where = "projection" if p.output_index is None or p.input_index is None else f"{list(p.output_index)}, {list(p.input_index)}"
-            yield (
-                shown,
-                other,
-                p.verdict,
-                where,
-                f"{p.analytic_value:.8g}",
-                f"{p.numeric_value:.8g}",
-                f"{p.error_estimate:.1e}",
-                f"{p.absolute_error:.1e}",
-                f"{p.relative_error:.1e}",
-            )
+            errors = (f"{e:.1e}" for e in (p.error_estimate, p.absolute_error, p.relative_error))
+            rows.append((shown, other, p.verdict, where, f"{p.analytic_value:.8g}", f"{p.numeric_value:.8g}", *errors))
+        return rows
 
     def __str__(self) -> str:
-        title = f"gradcheck of {self.name}: {'ok' if self.ok else 'FAILED'}"
-        lines = [title, format_table(HEADER, list(self.rows()))]
-        lines += [f"* {s}" for s in self.sentences()]
-        lines += [f"! {w}" for w in self.warnings]
-        return "\n".join(lines)
-
-    def __repr__(self) -> str:
-        return str(self)
+        return "\n".join([super().__str__(), *(f"* {s}" for s in self.sentences()), *(f"! {w}" for w in self.warnings)])
 
     def _repr_html_(self) -> str:
-        title = f"gradcheck of {self.name}: {'ok' if self.ok else 'FAILED'}"
-        return report_html(title, HEADER, list(self.rows()), self.sentences() + [f"Note: {w}" for w in self.warnings])
+        return report_html(self.title, self.header, self.rows(), self.sentences() + [f"Note: {w}" for w in self.warnings])
 
     def to_dict(self) -> dict[str, Any]:
         """What can be written as JSON."""
@@ -281,9 +299,6 @@ class GradcheckResult:
         if chosen is None or chosen.projected:
             raise ValueError("there is no Jacobian to draw: in fast mode only random projections are compared; use fast_mode=False")
         return plot_jacobians(chosen, self.name, path)
-
-
-HEADER = ("output", "input", "verdict", "worst at", "analytic", "numeric", "numeric ±", "abs error", "rel error")
 
 
 def format_table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]], indent: str = "  ") -> str:

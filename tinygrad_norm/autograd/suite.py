@@ -13,6 +13,7 @@ import os
 import sys
 from typing import Any
 
+from ..runs import progress_bar
 from ..testing import CASES, Case
 from .report import format_table
 from .suite_rows import LAYERS, LIMITS, Row, check_case, check_layer
@@ -52,11 +53,13 @@ def check_all(
         near = sorted({job.name.split()[0] for job in every})
         raise ValueError(f"no op has {only!r} in its name; there are {', '.join(near)}")
     rows: list[Row] = []
-    for job in _with_progress(jobs) if progress else jobs:
-        if isinstance(job, Case):
-            rows += check_case(job, sys.modules[__package__.partition('.')[0]], torch, seed, dtypes)
-        else:
-            rows += check_layer(job, torch is not None, seed, dtypes)
+    with progress_bar(len(jobs), "op", wanted=None if progress else False) as tick:
+        for job in jobs:
+            if isinstance(job, Case):
+                rows += check_case(job, sys.modules[__package__.partition(".")[0]], torch, seed, dtypes)
+            else:
+                rows += check_layer(job, torch is not None, seed, dtypes)
+            tick()
     return rows
 
 
@@ -66,16 +69,6 @@ def _torch_or_none() -> Any:
     except ImportError:
         return None
     return torch
-
-
-def _with_progress(jobs: list[Any]) -> Any:
-    if not sys.stderr.isatty():
-        return jobs
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return jobs
-    return tqdm(jobs, unit="op", file=sys.stderr, leave=False)
 
 
 HEADER = ("op", "dtype", "shapes", "differences", "torch", "2nd: diff.", "2nd: torch", "")

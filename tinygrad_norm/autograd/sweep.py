@@ -13,7 +13,7 @@ from ..walk import grad
 from .numeric import derivative, first_step
 from .pictures import plot_sweep
 from .report import format_table
-from .target import Array, GradcheckError, Target
+from .target import Array, GradcheckError, Target, own_stream, upstream_like
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -89,12 +89,12 @@ def gradcheck_sweep(fn: Callable[..., Any], inputs: Any, steps: Sequence[float] 
     tried = np.asarray([10.0 ** (-k / 2) for k in range(27)] if steps is None else steps, np.float64)
     if tried.ndim != 1 or not tried.size or not np.all(tried > 0):
         raise ValueError(f"gradcheck_sweep: steps must be positive numbers; got {steps!r}")
-    rng = np.random.RandomState([seed, 2031])  # a stream that nobody's inputs came from: dy ∝ x would hide a norm's mistakes
+    rng = own_stream(seed)
     try:
         outputs = [n for n in target.call() if n.tensor.requires_grad]
         if not outputs:
             raise GradcheckError(f"{target.name}: no output depends on an input that requires a gradient")
-        weights = [np.asarray(rng.standard_normal(n.tensor.shape) + 0.3, n.tensor._data.dtype) for n in outputs]
+        weights = [upstream_like(n.tensor, rng) for n in outputs]
         found = grad([n.tensor for n in outputs], [n.tensor for n in target.inputs], [Tensor(w) for w in weights], allow_unused=True)
         names = {n.name for n in outputs}
         direction = [rng.standard_normal(n.tensor.shape) for n in target.inputs]

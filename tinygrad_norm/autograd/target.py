@@ -2,6 +2,7 @@
 
     Named(name, tensor)           an input, a parameter or an output, with the name that messages call it by
     named_tensors(value, name)    walks tuples, lists, dicts and dataclasses: x, x[0], x['key'], x.field
+    own_stream, upstream_like     the random numbers of all checks
     Target                        calls the function; finds the modules that it uses; snapshots and restores their buffers
 """
 
@@ -18,11 +19,13 @@ import numpy as np
 from .. import random as stream
 from ..function import Function
 from ..grad_mode import enable_grad
+from ..nn.module import Module
 from ..tensor import Tensor
 
-__all__ = ["Array", "GradcheckError", "Gradients", "Named", "Target", "named_tensors", "plural"]
+__all__ = ["FAILURES", "Array", "GradcheckError", "Gradients", "Named", "Snapshot", "Target", "named_tensors", "own_stream", "plural", "upstream_like"]
 
 Array = np.ndarray[Any, Any]
+FAILURES = (RuntimeError, TypeError, ValueError, AttributeError, IndexError)  # what a function or backward that is wrong may raise
 
 
 class GradcheckError(RuntimeError):
@@ -73,9 +76,14 @@ def named_tensors(value: Any, name: str) -> Iterator[Named]:
             yield from named_tensors(getattr(value, field), f"{name}.{field}")
 
 
-def is_module(value: Any) -> bool:
-    """A Module by what it can do: this file stands below nn and does not import it."""
-    return hasattr(value, "named_buffers") and hasattr(value, "named_parameters") and callable(value)
+def own_stream(*seed: int) -> np.random.RandomState:
+    """A random stream that nobody's inputs came from: dy ∝ x would hide a norm's mistakes."""
+    return np.random.RandomState([*seed, 2031])
+
+
+def upstream_like(tensor: Tensor, stream: np.random.RandomState) -> Array:
+    """A random gradient for a Tensor, of its shape and type. Its mean is not 0, so that a sum of it that is missing shows."""
+    return np.asarray(stream.standard_normal(tensor.shape) + 0.3, tensor._data.dtype)
 
 
 def modules_of(function: Any) -> list[Any]:
@@ -87,7 +95,7 @@ def modules_of(function: Any) -> list[Any]:
         if id(value) in seen or depth > 4:
             return
         seen.add(id(value))
-        if is_module(value) and not isinstance(value, type):
+        if isinstance(value, Module):
             found[id(value)] = value
         elif isinstance(value, Target):  # the gradient of a function, as gradgradcheck takes it
             visit(value.function, depth)
@@ -112,7 +120,7 @@ def modules_of(function: Any) -> list[Any]:
             for global_name in value.__code__.co_names:
                 if global_name in value.__globals__:
                     item = value.__globals__[global_name]
-                    if is_module(item) or isinstance(item, types.FunctionType):
+                    if isinstance(item, (Module, types.FunctionType)):
                         visit(item, depth + 1)
 
     visit(function, 0)
@@ -179,7 +187,7 @@ class Target:
         names = argument_names(function, len(self.args))
         every = [n for name, value in zip(names, self.args) for n in named_tensors(value, name)]
         every += [n for name, value in self.kwargs.items() for n in named_tensors(value, name)]
-        if parameters and is_module(function):
+        if parameters and isinstance(function, Module):
             every += [Named(name, p) for name, p in function.named_parameters()]
         self.tensors = list({id(n.tensor): n for n in reversed(every)}.values())[::-1]
         self.inputs = [n for n in self.tensors if n.tensor.requires_grad]
@@ -211,7 +219,7 @@ class Target:
 
     def values(self) -> Array:
         """All outputs one after the other, as float64."""
-        return np.concatenate([n.tensor._data.reshape(-1).astype(np.float64) for n in self.call()])
+        return flat(self.call())
 
     @contextlib.contextmanager
     def private_copies(self) -> Iterator[list[Array]]:
@@ -261,6 +269,11 @@ class Target:
         return "two calls with the same inputs give different values"
 
 
+def flat(outputs: list[Named]) -> Array:
+    """Outputs one after the other, as float64."""
+    return np.concatenate([n.tensor._data.reshape(-1).astype(np.float64) for n in outputs])
+
+
 def function_name(function: Any) -> str:
     """What to call the function."""
     owner = getattr(function, "__self__", None)
@@ -272,22 +285,28 @@ def function_name(function: Any) -> str:
     return str(name) if isinstance(name, str) else type(function).__name__
 
 
-def argument_names(function: Callable[..., Any], count: int) -> list[str]:
-    """The parameters' own names as far as the signature has them, input[i] for the rest."""
+def positional_parameters(function: Any) -> list[Any]:
+    """The inspect.Parameters of what may be given by place: of a Module's or Function's forward, without its self or ctx.
+
+    Raises:
+        TypeError, ValueError: Python does not know its signature.
+    """
     import inspect  # not at the top: it takes milliseconds, and `import tinygrad_norm` needs it for nothing else
 
-    fallback = [f"input[{i}]" for i in range(count)]
-    owner = getattr(function, "__self__", None)
+    owner = getattr(function, "__self__", function)
     is_op = isinstance(owner, type) and issubclass(owner, Function)
-    described = owner.forward if is_op and owner is not None else function
+    described = owner.forward if is_op else function.forward if isinstance(function, Module) else function
+    found = [p for p in inspect.signature(described).parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    return found[1:] if is_op and found and found[0].name in ("self", "ctx") else found
+
+
+def argument_names(function: Callable[..., Any], count: int) -> list[str]:
+    """The parameters' own names as far as the signature has them, input[i] for the rest."""
     try:
-        parameters = list(inspect.signature(getattr(function, "forward", described) if is_module(function) else described).parameters.values())
+        names = [p.name for p in positional_parameters(function)]
     except (TypeError, ValueError):
-        return fallback
-    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if is_op and names[:1] in (["self"], ["ctx"]):
-        names = names[1:]
-    return [names[i] if i < len(names) else fallback[i] for i in range(count)]
+        names = []
+    return [names[i] if i < len(names) else f"input[{i}]" for i in range(count)]
 
 
 def _describe(value: Any) -> str:

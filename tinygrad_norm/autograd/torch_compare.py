@@ -16,15 +16,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..grad_mode import no_grad
-from ..notebook import report_html
+from ..nn.module import Module
 from ..tensor import Tensor
 from ..walk import grad
-from .report import format_table
-from .target import Array, Named, Snapshot, function_name, is_module, modules_of, named_tensors
+from .report import Report
+from .target import Array, Named, Snapshot, function_name, modules_of, named_tensors, own_stream, plural, upstream_like
 
 __all__ = ["Comparison", "Difference", "compare_with_torch", "torch_twin"]
-
-HEADER = ("tensor", "shape", "dtype", "", "ulps", "relative", "absolute", "worst step", "")
 
 
 def _torch() -> Any:
@@ -54,13 +52,15 @@ class Difference(NamedTuple):
         return not self.problem and self.relative <= self.tolerance
 
 
-class Comparison:
+class Comparison(Report):
     """What compare_with_torch returns: `print` it, look at `differences`, or ask `.ok`.
 
     Attributes:
         name: of what was compared.
         differences: one Difference for each tensor and step.
     """
+
+    header = ("tensor", "shape", "dtype", "", "ulps", "relative", "absolute", "worst step", "")
 
     def __init__(self, name: str, differences: list[Difference]) -> None:
         self.name, self.differences = name, differences
@@ -85,34 +85,20 @@ class Comparison:
             raise KeyError(f"{name!r} was not compared; there are {', '.join(dict.fromkeys(d.name for d in self.differences))}")
         return max(found, key=lambda d: (bool(d.problem), d.relative))
 
-    def rows(self) -> Iterator[tuple[str, ...]]:
+    def rows(self) -> list[tuple[str, ...]]:
         """The cells of the table: each name with the worst of its steps."""
+        rows: list[tuple[str, ...]] = []
         for name in dict.fromkeys(d.name for d in self.differences):
             d = self[name]
-            yield (
-                name,
-                str(d.shape),
-                d.dtype,
-                "ok" if d.ok else "DIFFERS",
-                f"{d.ulps:.3g}",
-                f"{d.relative:.1e}",
-                f"{d.absolute:.1e}",
-                str(d.step),
-                d.problem,
-            )
+            figures = f"{d.ulps:.3g}", f"{d.relative:.1e}", f"{d.absolute:.1e}", str(d.step)
+            rows.append((name, str(d.shape), d.dtype, "ok" if d.ok else "DIFFERS", *figures, d.problem))
+        return rows
 
     @property
-    def _title(self) -> str:
+    def title(self) -> str:
+        """What was compared, and whether it agrees."""
         steps = 1 + max((d.step for d in self.differences), default=0)
-        return f"{self.name} against torch, {steps} step{'s' * (steps != 1)}: {'ok' if self.ok else 'DIFFERENT'}"
-
-    def __str__(self) -> str:
-        return self._title + "\n" + format_table(HEADER, list(self.rows()))
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return report_html(self._title, HEADER, list(self.rows()))
+        return f"{self.name} against torch, {plural(steps, 'step')}: {'ok' if self.ok else 'DIFFERENT'}"
 
     def raise_for_failure(self) -> None:
         """Raises AssertionError with the table where something differs."""
@@ -134,18 +120,22 @@ def torch_twin(ours: Any) -> Any:
         ImportError: torch is not installed. ValueError: torch has nothing of that name, or it needs arguments that cannot be read off.
     """
     torch = _torch()
-    if not is_module(ours):
+    if not isinstance(ours, Module):
         name = function_name(ours)
         for place in (torch.nn.functional, torch):
             if hasattr(place, name) and not name.startswith("<"):
                 return getattr(place, name)
         raise ValueError(f"compare_with_torch: torch has no function called {name!r}: pass torch_counterpart=…, a function of torch tensors")
     theirs = _build(torch, ours, "")
-    state = {name: torch.from_numpy(np.array(value._data)) for name, value in ours.state_dict().items()}
-    theirs.load_state_dict(state)
-    for (_, mine), (_, yours) in zip(ours.named_modules(), theirs.named_modules()):
-        yours.training = mine.training
+    _equate(torch, ours, theirs)
     return theirs
+
+
+def _equate(torch: Any, ours: Any, theirs: Any) -> None:
+    """Gives torch's module copies of our parameters and buffers, and our modes."""
+    theirs.load_state_dict({name: torch.from_numpy(np.array(value._data)) for name, value in ours.state_dict().items()})
+    for mine, yours in zip(ours.modules(), theirs.modules()):
+        yours.training = mine.training
 
 
 def _build(torch: Any, ours: Any, path: str) -> Any:
@@ -156,8 +146,7 @@ def _build(torch: Any, ours: Any, path: str) -> Any:
         raise ValueError(
             f"compare_with_torch: no torch.nn.{name} to compare with{where}: pass torch_counterpart=…, a torch module with the same state_dict keys"
         )
-    children = [(n, m) for n, m in ours.named_children()]
-    built = {n: _build(torch, m, f"{path}.{n}" if path else n) for n, m in children}
+    built = {n: _build(torch, m, f"{path}.{n}" if path else n) for n, m in ours.named_children()}
     if name == "Sequential":
         twin = kind()
         for n, m in built.items():
@@ -180,7 +169,7 @@ def _build(torch: Any, ours: Any, path: str) -> Any:
         arguments["bias"] = True  # torch's default; there is none either way
     twin = kind(**arguments)
     floating = [p for p in (*ours.parameters(), *ours.buffers()) if p.dtype.is_floating_point]
-    return twin.to(getattr(torch, str(floating[0].dtype).removeprefix("torch."))) if floating else twin
+    return twin.to(getattr(torch, floating[0]._data.dtype.name)) if floating else twin
 
 
 # -- 2. Comparing -----------------------------------------------------------------------------------------------------------------------------
@@ -262,14 +251,12 @@ def compare_with_torch(
         raise TypeError(f"compare_with_torch: expected a module or a function; got {type(module_or_function).__name__}")
     arrays = [v._data if isinstance(v, Tensor) else v for v in arguments]
     theirs = torch_twin(module_or_function) if torch_counterpart is None else torch_counterpart
-    ours = copy.deepcopy(module_or_function) if is_module(module_or_function) else module_or_function
-    if is_module(ours) and torch_counterpart is not None:
+    ours = copy.deepcopy(module_or_function) if isinstance(module_or_function, Module) else module_or_function
+    if isinstance(ours, Module) and torch_counterpart is not None:
         theirs = copy.deepcopy(theirs)
-        theirs.load_state_dict({n: torch.from_numpy(np.array(v._data)) for n, v in ours.state_dict().items()})
-        for (_, mine), (_, yours) in zip(ours.named_modules(), theirs.named_modules()):
-            yours.training = mine.training
-    snapshot = Snapshot([] if is_module(ours) else modules_of(ours))
-    rng = np.random.RandomState([seed, 2031])  # a stream that nobody's inputs came from: dy ∝ x would hide a norm's mistakes
+        _equate(torch, ours, theirs)
+    snapshot = Snapshot([] if isinstance(ours, Module) else modules_of(ours))
+    rng = own_stream(seed)
     found: list[Difference] = []
     try:
         for step in range(steps):
@@ -290,7 +277,7 @@ def _step(
 ) -> Iterator[Difference]:
     mine = [Tensor(a.copy(), a.dtype.kind == "f") if isinstance(a, np.ndarray) else a for a in arrays]
     yours = [torch.from_numpy(a.copy()).requires_grad_(a.dtype.kind == "f") if isinstance(a, np.ndarray) else a for a in arrays]
-    own = dict(ours.named_parameters()) if is_module(ours) else {}
+    own = dict(ours.named_parameters()) if isinstance(ours, Module) else {}
     other = dict(theirs.named_parameters()) if own else {}
     leaves = [Named(f"input[{i}]", t) for i, t in enumerate(mine) if isinstance(t, Tensor) and t.requires_grad] + [Named(n, p) for n, p in own.items()]
     torch_leaves = [t for t in yours if isinstance(t, torch.Tensor) and t.requires_grad] + [other[n] for n in own]
@@ -309,7 +296,7 @@ def _step(
             yield Difference(step, n.name, (), "", np.inf, np.inf, np.inf, 1.0, f"requires_grad is {n.tensor.requires_grad} here, {t.requires_grad} in torch")
     if not pairs or not leaves:
         return
-    weights = [np.asarray(rng.standard_normal(o.shape) + 0.3, o._data.dtype) for o, _ in pairs]
+    weights = [upstream_like(o, rng) for o, _ in pairs]
     upstream, torch_upstream = [Tensor(w, True) for w in weights], [torch.from_numpy(w.copy()).requires_grad_() for w in weights]
     first = grad([o for o, _ in pairs], [n.tensor for n in leaves], upstream, create_graph=second, allow_unused=True)
     torch_first = torch.autograd.grad([t for _, t in pairs], torch_leaves, torch_upstream, create_graph=second, allow_unused=True)
@@ -328,7 +315,7 @@ def _step(
         for p, g in zip(torch_leaves, torch_first):
             if g is not None and any(p is q for q in other.values()):
                 p -= lr * g
-    if is_module(ours):
+    if isinstance(ours, Module):
         torch_state = theirs.state_dict()
         for name, value in ours.state_dict().items():
             yield _compare(step, name, value._data, torch_state.get(name), rtol)
@@ -354,7 +341,7 @@ def _second(
     both = [(g, t) for g, t in zip(first, torch_first) if g is not None and t is not None and g.requires_grad and t.requires_grad]
     if not both:
         return
-    c = [np.asarray(rng.standard_normal(g.shape) + 0.3, g._data.dtype) for g, _ in both]
+    c = [upstream_like(g, rng) for g, _ in both]
     wanted = [*leaves, *(Named(f"grad_output[{i}]", u) for i, u in enumerate(upstream))]
     mine = grad([g for g, _ in both], [n.tensor for n in wanted], [Tensor(v) for v in c], allow_unused=True)
     yours = torch.autograd.grad([t for _, t in both], [*torch_leaves, *torch_upstream], [torch.from_numpy(v) for v in c], allow_unused=True)
@@ -363,7 +350,7 @@ def _second(
         if g is None and t is not None and not t.any():
             g = Tensor(np.zeros(n.tensor.shape, n.tensor._data.dtype))  # torch fills in zeros where we know that there is nothing
         if t is None and g is not None and not g._data.any():
-            t = torch.zeros(tuple(g.shape), dtype=getattr(torch, str(g.dtype).removeprefix("torch.")))
+            t = torch.zeros(tuple(g.shape), dtype=getattr(torch, g._data.dtype.name))
         if g is None and t is None:
             continue
         yield _compare(step, f"second grad {n.name}", None if g is None else g._data, t, rtol, around)

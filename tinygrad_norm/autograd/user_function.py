@@ -11,18 +11,17 @@ Where the inputs of a function of yours come from, the first that is there:
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..function import Function
+from ..nn.module import Module
 from ..tensor import Tensor
 from .gradcheck import gradcheck_report
 from .report import GradcheckResult
-from .target import GradcheckError, is_module, named_tensors
+from .target import GradcheckError, named_tensors, positional_parameters
 
 __all__ = ["check_file"]
 
@@ -49,7 +48,7 @@ def check_file(target: str, shapes: list[tuple[int, ...]] | None = None, *, seed
         there = [n for n, v in vars(module).items() if callable(v) and getattr(v, "__module__", None) == module.__name__]
         raise ValueError(f"{path} has no {name!r}; it has {', '.join(there) or 'no functions'}")
     function = getattr(module, name)
-    if isinstance(function, type) and is_module(function):
+    if isinstance(function, type) and issubclass(function, Module):
         function = function()
     if not callable(function):
         raise ValueError(f"{name} in {path} is of type {type(function).__name__}; expected a function, a Function or a Module")
@@ -60,7 +59,7 @@ def check_file(target: str, shapes: list[tuple[int, ...]] | None = None, *, seed
         raise
     except Exception as error:
         how = f"{name}.inputs = (x, …) or {name}_inputs = (x, …) in the file, or --shapes 4,5 5"
-        tried = ", ".join(str(n.tensor.shape) for n in named_tensors(inputs, "")).replace("torch.Size", "")
+        tried = ", ".join(str(tuple(n.tensor.shape)) for n in named_tensors(inputs, ""))
         said = f"random inputs of shapes {tried}" if guessed else "its inputs"
         raise ValueError(f"{name} raised {type(error).__name__} with {said}: {error}. Say what it takes: {how}") from error
 
@@ -111,15 +110,10 @@ def _as_tensors(value: Any) -> Any:
 
 
 def _guess(function: Any) -> list[tuple[int, ...]]:
-    if is_module(function):
+    if isinstance(function, Module):
         for attribute in ("in_features", "num_features", "normalized_shape"):
             size = getattr(function, attribute, None)
             if size is not None:
                 return [(4, *size) if isinstance(size, tuple) else (4, size)]
-    is_op = isinstance(function, type) and issubclass(function, Function)
-    signature = inspect.signature(function.forward if is_op or is_module(function) else function)
-    parameters = [p for p in signature.parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    if is_op and parameters and parameters[0].name in ("self", "ctx"):
-        parameters = parameters[1:]
     vectors = ("weight", "bias", "gamma", "beta", "γ", "β")
-    return [(5,) if p.name in vectors else (4, 5) for p in parameters if p.default is p.empty]
+    return [(5,) if p.name in vectors else (4, 5) for p in positional_parameters(function) if p.default is p.empty]

@@ -31,6 +31,10 @@ class Values(dict[str, Any]):
         except KeyError:
             raise AttributeError(name) from None
 
+    def copied(self) -> Values:
+        """The same with arrays of its own: a wrong backward may write to what it is given."""
+        return Values({name: value.copy() if isinstance(value, np.ndarray) else value for name, value in self.items()})
+
 
 class Wrong(NamedTuple):
     """A wrong backward: what to call it, which line it breaks, what it computes, and for which inputs it can be written at all."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ..plotting import check_matplotlib
 from ..serialization import check_path
-from .contest import Contestant, Failure, Figure, contest, contestants, usual_threads
+from .contest import TOLERANCE, Contestant, Failure, Figure, contest, contestants, usual_threads
 from .report import HEADER, failure_line, figure_line, is_main, machine, machine_line, plot, summary, write_json
 from .rows import chosen
 
@@ -68,7 +68,7 @@ def bench(
     taking_part = contestants(threads) if taking_part is None else taking_part
     facts = machine(threads)
     say(machine_line(facts))
-    say(f"contestants: {', '.join(taking_part)}; {rounds} rounds; outputs compared to within {rows[0].tolerance:g} of the largest entry before timing")
+    say(f"contestants: {', '.join(taking_part)}; {rounds} rounds; outputs compared to within {TOLERANCE:g} of the largest entry before timing")
     if "torch" not in taking_part:
         say("torch is not installed: there is nothing to compare with but this project's own steps")
     say(HEADER)
@@ -80,7 +80,7 @@ def bench(
     progress("")
     say(summary(found))
     if json is not None:
-        write_json(json, found, facts, {"only": only, "quick": quick, "rounds": rounds, "turn": TURN[quick], "tolerance": rows[0].tolerance})
+        write_json(json, found, facts, {"only": only, "quick": quick, "rounds": rounds, "turn": TURN[quick], "tolerance": TOLERANCE})
     if picture is not None:
         try:
             plot(picture, found, machine_line(facts).replace("; ", "\n"))

@@ -11,7 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..plotting import new_figure
+from ..autograd.target import plural
+from ..kernel import available_threads
+from ..plotting import BLACK, BLUE, GREEN, GREY, ORANGE, PINK, new_figure
 from .contest import Failure, Figure
 
 __all__ = ["HEADER", "failure_line", "figure_line", "machine", "plot", "summary", "write_json"]
@@ -77,8 +79,8 @@ def summary(found: Sequence[Figure | Failure]) -> str:
     if disturbed:
         bounds = sum(f.asked is not None for f in disturbed)
         most = max(f.others or 0 for f in disturbed)
-        lines.append(f"{len(disturbed)} figures, {bounds} with a bound (?), were taken while other processes used up to {most:.1f} cores:")
-        lines.append("they say little; measure again on a quiet machine")
+        lines.append(f"taken while other processes used up to {most:.1f} cores: {plural(len(disturbed), 'figure')}, {bounds} with a bound (?)")
+        lines.append("such figures say little; measure again on a quiet machine")
     if failures:
         lines += [f"{len(failures)} could not be measured:", *map(failure_line, failures)]
     return "\n".join(lines)
@@ -93,10 +95,12 @@ def machine(threads: int) -> dict[str, Any]:
     for package in ("numpy", "numba", "torch", "jax"):
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     load = round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
     python = f"{platform.python_implementation()} {platform.python_version()}"
-    return {"cpu": _cpu(), "cores": cores, "threads": threads, "system": platform.platform(), "load": load, "python": python, "versions": versions}
+    return {
+        "cpu": _cpu(), "cores": available_threads(), "threads": threads, "system": platform.platform(), "load": load, "python": python,
+        "versions": versions,
+    }  # fmt: skip
 
 
 def _cpu() -> str:
@@ -124,12 +128,12 @@ def write_json(path: str | Path, found: Sequence[Figure | Failure], facts: dict[
 # -- 3. A picture --------------------------------------------------------------------------------------------------------------------------------
 
 LOOK: dict[Any, tuple[str, str]] = {  # distinguishable without colour: by marker as well
-    "forward": ("#0072B2", "o"),
-    "backward": ("#D55E00", "s"),
-    "both": ("#000000", "D"),
-    "step": ("#000000", "D"),
-    ("numpy", "serial"): ("#009E73", "v"),
-    ("serial", "ours"): ("#CC79A7", "^"),
+    "forward": (BLUE, "o"),
+    "backward": (ORANGE, "s"),
+    "both": (BLACK, "D"),
+    "step": (BLACK, "D"),
+    ("numpy", "serial"): (GREEN, "v"),
+    ("serial", "ours"): (PINK, "^"),
 }
 NAMES: dict[Any, str] = {
     "both": "both, or a step",
@@ -170,10 +174,11 @@ def plot(path: str | Path, found: Sequence[Figure | Failure], title: str = "") -
             ax.plot([], [], ls="", marker=marker, ms=5, color=colour, label=NAMES.get(of_it[0][1], of_it[0][1]))
             bounds = [(f.asked, place[f.row]) for f, _ in of_it if f.asked is not None]
             ax.plot([b for b, _ in bounds], [p for _, p in bounds], ls="", marker="|", ms=12, mew=2, color=colour, zorder=2)
-        ax.plot([], [], ls="", marker="|", ms=12, mew=2, color="#666666", label="asked, at least")
+        if any(f.asked is not None for f in drawn):
+            ax.plot([], [], ls="", marker="|", ms=12, mew=2, color=GREY, label="asked, at least")
         if any(f.disturbed for f in drawn):
-            ax.plot([], [], ls="", marker="o", ms=5, mfc="white", mec="#666666", label="hollow: others used the machine")
-        ax.axvline(1, color="#999999", lw=1)
+            ax.plot([], [], ls="", marker="o", ms=5, mfc="white", mec=GREY, label="hollow: others used the machine")
+        ax.axvline(1, color=GREY, lw=0.8)
         ax.set_xscale("log")
         low, high = min(f.figure for f in drawn), max(f.figure for f in drawn)
         steps_of_ten = (1, 2, 5) if high / low < 300 else (1,)

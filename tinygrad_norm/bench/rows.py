@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
-
-from .. import nn
 
 __all__ = ["CONTESTANTS", "Row", "chosen", "table"]
 
@@ -24,7 +23,6 @@ class Row(NamedTuple):
         measure: "time", "memory", "accuracy", "linear" (time over size), or "start" (processes: no worker holds it).
         quick: whether it belongs to the short run.
         contestants: who takes part.
-        tolerance: the greatest difference of an output from torch's, over torch's largest entry.
     """
 
     name: str
@@ -35,20 +33,12 @@ class Row(NamedTuple):
     measure: str = "time"
     quick: bool = False
     contestants: tuple[str, ...] = CONTESTANTS
-    tolerance: float = 1e-4
 
 
 NORM_SHAPES = [(32, 64), (100, 20), (256, 1024), (4096, 768), (32, 128, 768), (65536, 64), (8192, 4096)]
 CHANNEL_SHAPES = [(32, 768, 128), (64, 64, 1024)]  # (N, C, L): BatchNorm's own three axes
 LARGE = 3_000_000  # elements from which two threads must gain
 SIZES = [10_000, 30_000, 100_000, 300_000, 1_000_000, 3_000_000, 10_000_000, 30_000_000]
-
-
-def _elements(shape: tuple[int, ...]) -> int:
-    total = 1
-    for n in shape:
-        total *= n
-    return total
 
 
 def _layer(module: str, shape: tuple[int, ...], arguments: list[Any], asked: dict[str, float], **more: Any) -> Row:
@@ -59,11 +49,11 @@ def table() -> Iterator[Row]:
     """All rows, in the order in which they are printed."""
     for shape in NORM_SHAPES:
         least = 1.2 if shape in ((4096, 768), (32, 128, 768)) else 1.5
-        threads = 1.6 if _elements(shape) >= LARGE else None
+        threads = 1.6 if math.prod(shape) >= LARGE else None
         yield _layer("LayerNorm", shape, [shape[-1]], {"both": least}, threads=threads, quick=shape in NORM_SHAPES[:4])
     for shape in [*NORM_SHAPES, *CHANNEL_SHAPES]:
         asked = {"both": 1.5, **({"forward": 2.5} if len(shape) == 3 else {})}
-        threads = 1.6 if _elements(shape) >= LARGE else None
+        threads = 1.6 if math.prod(shape) >= LARGE else None
         yield _layer("BatchNorm1d", shape, [shape[1]], asked, threads=threads, quick=shape in (*NORM_SHAPES[:3], CHANNEL_SHAPES[0]))
     for n, c in ((100, 2), (4096, 1000), (8192, 32000)):
         contestants = CONTESTANTS if n < 8192 else ("torch", "ours", "serial")  # a gigabyte an array: five contestants would fill the memory
@@ -78,9 +68,8 @@ def table() -> Iterator[Row]:
         for batch in (128, 1024):
             arguments = {"sizes": [784, 512, 512, 10], "norm": norm, "batch": batch}
             yield Row(f"MLP 784-512-512-10, {norm}, batch {batch}", "mlp", arguments, {"step": 1.0}, quick=batch == 128)
-    if hasattr(nn, "TransformerEncoderLayer"):
-        arguments = {"module": "TransformerEncoderLayer", "arguments": [256, 8, 1024], "shape": [16, 64, 256], "options": {"dropout": 0.0, "batch_first": True}}
-        yield Row("TransformerEncoderLayer (16, 64, 256)", "layer", arguments, quick=True)
+    arguments = {"module": "TransformerEncoderLayer", "arguments": [256, 8, 1024], "shape": [16, 64, 256], "options": {"dropout": 0.0, "batch_first": True}}
+    yield Row("TransformerEncoderLayer (16, 64, 256)", "layer", arguments, quick=True)
     for what, least in (("import", 1.5), ("cold start of train", 3.0), ("warm start of train", 1.0)):
         yield Row(what, what.split()[0], {}, {"seconds": least}, measure="start", quick=True)
     arguments = {"module": "LayerNorm", "arguments": [4096], "shape": [8192, 4096]}

@@ -24,8 +24,8 @@ def _norm(x: Any, axes: tuple[int, ...], shape: tuple[int, ...], p: dict[str, An
     return (x - mean) / jnp.sqrt(var + 1e-5) * p["weight"].reshape(shape) + p["bias"].reshape(shape), mean, var
 
 
-def _layer_norm(p: dict[str, Any], x: Any, axes: int = 1) -> Any:
-    return _norm(x, tuple(range(x.ndim - axes, x.ndim)), p["weight"].shape, p)[0], {}
+def _layer_norm(p: dict[str, Any], x: Any) -> Any:
+    return _norm(x, (x.ndim - 1,), (-1,), p)[0], {}
 
 
 def _batch_norm(p: dict[str, Any], x: Any) -> Any:
@@ -45,10 +45,10 @@ def _cross_entropy(logits: Any, target: Any) -> Any:
     return -jax.nn.log_softmax(logits)[np.arange(len(target)), target].mean()
 
 
-def _filled(shapes: dict[str, tuple[int, ...]], first: int = 100) -> dict[str, Any]:
+def _filled(shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
     import jax.numpy as jnp
 
-    return {name: jnp.asarray(parameter(name, shape, seed)) for seed, (name, shape) in enumerate(shapes.items(), first)}
+    return {name: jnp.asarray(parameter(name, shape, seed)) for seed, (name, shape) in enumerate(shapes.items(), 100)}
 
 
 def layer(*, module: str, arguments: list[Any], shape: list[int], mean: float = 0.0, options: dict[str, Any] | None = None) -> Work:
@@ -58,12 +58,11 @@ def layer(*, module: str, arguments: list[Any], shape: list[int], mean: float = 
 
     if options or module not in ("Linear", "LayerNorm", "BatchNorm1d"):
         raise NotImplementedError(f"{module} is not written for JAX here")
-    features = arguments[0] if isinstance(arguments[0], list) else arguments[:1]
     if module == "Linear":
         function, p = _linear, _filled({"weight": (arguments[1], arguments[0]), "bias": (arguments[1],)})
     else:
-        function = _batch_norm if module == "BatchNorm1d" else partial(_layer_norm, axes=len(features))
-        p = _filled({"weight": tuple(features), "bias": tuple(features)})
+        function = _batch_norm if module == "BatchNorm1d" else _layer_norm
+        p = _filled({"weight": (arguments[0],), "bias": (arguments[0],)})
     x = jnp.asarray(numbers(tuple(shape), 1, mean=mean))
     forward = jax.jit(function)
     dy = jnp.asarray(numbers(forward(p, x)[0].shape, 2))

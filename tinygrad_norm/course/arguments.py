@@ -23,7 +23,7 @@ def add_arguments(commands: Any, run: Callable[[argparse.Namespace], int]) -> No
     grade.add_argument("--out", required=True, metavar="DIR", help="for the results; what is there already is not graded again")
     grade.add_argument("--assignment", metavar="a3", help="which one; found out from the submissions by default")
     grade.add_argument("--hints", choices=("full", "term", "none"), default="full", help="how much the students' pages say of a mistake")
-    grade.add_argument("--jobs", type=int, default=None, metavar="N", help="how many at once; one a processor by default")
+    grade.add_argument("--jobs", type=int, metavar="N", help="how many at once; one a processor by default")
     grade.add_argument("--seed", type=int, default=1, help="of the hidden cases")
     grade.add_argument("--unsafe", action="store_true", help=f"go on where no sandbox works ({SELF_CHECK})")
     grade.add_argument("--one", action="store_true", help="SUBMISSIONS is one folder, and all that is in it one submission")

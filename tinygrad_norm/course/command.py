@@ -6,8 +6,8 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
+from ..runs import progress_bar
 from .arguments import SELF_CHECK
 from .assignment import load, names
 from .export import export
@@ -57,17 +57,8 @@ def run_grade(args: argparse.Namespace) -> int:
     if not submissions:
         raise ValueError("there are no submissions in " + ", ".join(args.submissions))
     assignment = load(args.assignment) if args.assignment else assignment_of(submissions)
-    count = 0
-
-    def report(result: dict[str, Any], before: bool) -> None:
-        nonlocal count
-        count += 1
-        if sys.stderr.isatty():
-            print(f"\r{count} of {len(submissions)} graded ", end="", file=sys.stderr, flush=True)
-
-    results = grade_all(Grading(assignment, mode, args.hints, seed=args.seed), submissions, out, args.jobs, report)
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
+    with progress_bar(len(submissions), "submission", wanted=sys.stderr.isatty()) as tick:
+        results = grade_all(Grading(assignment, mode, args.hints, seed=args.seed), submissions, out, args.jobs, tick)
     write_all(results, out)
     if args.results:
         if len(results) != 1:

@@ -6,7 +6,6 @@ In this order, the first that applies: another shape (1); a mistake of the bank,
 
 from __future__ import annotations
 
-import copy
 import itertools
 import re
 from collections.abc import Sequence
@@ -87,7 +86,7 @@ def diagnose(output: Output, cases: Sequence[Case], got: Sequence[Any], right: S
         if terms is not None:
             return [terms]
     if kept:
-        return [Finding(_key(output, kept[0]), "; ".join(kept), output.line)]
+        return [Finding(_key(kept[0]), "; ".join(kept), output.line)]
     by = _largest(got[bad[0]], right[bad[0]])
     return [Finding(f"{output.name} is wrong", f"{output.name} is wrong, by up to {by:.2g} of its largest value", output.line)]
 
@@ -97,7 +96,7 @@ def _kind(said: str) -> str:
     return re.sub(r"[-+\d./]+(e[-+]?\d+)?|\[.*?\]", "#", said.partition(" (")[0])
 
 
-def _key(output: Output, said: str) -> str:
+def _key(said: str) -> str:
     """A multiple by its factor; a row by no number, so that the class report can count it."""
     return said if " times" in said or "1/" in said else re.sub(r"\[.*?\]|\b\d+\b", "some", said)
 
@@ -157,7 +156,7 @@ def matches(wrong: Wrong, cases: Sequence[Case], got: Sequence[Any], right: Sequ
         if g is None:
             return False
         with np.errstate(all="ignore"):
-            own = wrong.gradient(_copied(case.values))
+            own = wrong.gradient(case.values.copied())
         scale = None if np.shape(own) != np.shape(r) else max(_finite_max(own), 1e-3 * _finite_max(r))
         if not same(g, own, close, scale):
             return False
@@ -168,10 +167,6 @@ def matches(wrong: Wrong, cases: Sequence[Case], got: Sequence[Any], right: Sequ
 def _finite_max(a: Any) -> float:
     a = np.asarray(a)
     return float(np.abs(a[np.isfinite(a)]).max(initial=0))
-
-
-def _copied(values: Values) -> Values:
-    return Values({k: copy.copy(a) if isinstance(a, np.ndarray) else a for k, a in values.items()})
 
 
 # -- (3) ------------------------------------------------------------------------------------------------------------------------------------

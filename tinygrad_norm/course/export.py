@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -11,6 +10,7 @@ import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..serialization import replacing
 from .assignment import FOLDER, Assignment, load
 from .grade import Grading, grade_one, write_atomically
 from .notebooks import notebook
@@ -35,6 +35,7 @@ def export(assignment: Assignment, to: str, out: Path) -> list[Path]:
     """
     out.mkdir(parents=True, exist_ok=True)
     name = assignment.name
+    archives: list[Path] = []
     if to == "plain":
         files = {out / f"{name}.ipynb": notebook(assignment), out / f"{name}_solution.ipynb": notebook(assignment, "solution")}
     elif to == "nbgrader":
@@ -42,16 +43,14 @@ def export(assignment: Assignment, to: str, out: Path) -> list[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         files = {folder / f"{name}.ipynb": notebook(assignment, "nbgrader"), out / "nbgrader_config.py": _NBGRADER_CONFIG}
     elif to == "gradescope":
-        archive = out / f"{name}_gradescope.zip"
-        _gradescope_zip(assignment, archive)
         files = {out / f"{name}.ipynb": notebook(assignment)}
-        write_atomically(out / f"{name}.ipynb", files[out / f"{name}.ipynb"])
-        return [archive, *files]
+        archives = [out / f"{name}_gradescope.zip"]
+        _gradescope_zip(assignment, archives[0])
     else:
         raise ValueError(f"--to is nbgrader, gradescope or plain; got {to!r}")
     for path, text in files.items():
         write_atomically(path, text)
-    return list(files)
+    return [*archives, *files]
 
 
 # -- 1. nbgrader ------------------------------------------------------------------------------------------------------------------------------
@@ -132,21 +131,17 @@ def _gradescope_zip(assignment: Assignment, archive: Path) -> None:
     sources = set(FOLDER.glob("*.py"))
     packages = {p for t in assignment.tasks.values() for p in t.packages}
     requirements = " ".join(f"'{name}'" for name in ("numpy>=2.0", "numba>=0.60") if name.split(">")[0] in packages | {"numpy"})
-    part = archive.with_name(archive.name + f".{os.getpid()}.part")
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as zipped:
-        for name, text in (("setup.sh", _SETUP.format(requirements=requirements)), ("run_autograder", _RUN.format(assignment=assignment.id))):
-            info = zipfile.ZipInfo(name, (2026, 1, 1, 0, 0, 0))
-            info.external_attr = 0o755 << 16
-            info.compress_type = zipfile.ZIP_DEFLATED
-            zipped.writestr(info, text)
-        files = {path.relative_to(package).as_posix(): path.read_bytes() for path in sorted(package.rglob("*.py")) if path not in sources}
-        files[f"course/assignments/{assignment.name}.py"] = assignment.text.encode()  # and no other's; it may be one of the instructor's own
-        for name, data in files.items():
-            info = zipfile.ZipInfo(f"package/tinygrad_norm/{name}", (2026, 1, 1, 0, 0, 0))
-            info.external_attr = 0o644 << 16
-            info.compress_type = zipfile.ZIP_DEFLATED
-            zipped.writestr(info, data)
-    os.replace(part, archive)
+    inside = {path.relative_to(package).as_posix(): path.read_bytes() for path in sorted(package.rglob("*.py")) if path not in sources}
+    inside[f"course/assignments/{assignment.name}.py"] = assignment.text.encode()  # and no other's; it may be one of the instructor's own
+    with replacing(archive) as file, zipfile.ZipFile(file, "w") as zipped:
+        for name, data, rights in (
+            ("setup.sh", _SETUP.format(requirements=requirements).encode(), 0o755),
+            ("run_autograder", _RUN.format(assignment=assignment.id).encode(), 0o755),
+            *((f"package/tinygrad_norm/{name}", data, 0o644) for name, data in inside.items()),
+        ):
+            info = zipfile.ZipInfo(name, (2026, 1, 1, 0, 0, 0))  # always the same file of the same source
+            info.external_attr = rights << 16
+            zipped.writestr(info, data, zipfile.ZIP_DEFLATED)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -14,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from ..kernel import available_threads
+from ..serialization import replacing
 from .assignment import Assignment, raced, time_limit, too_slow
 from .diagnosis import Finding, same
-from .judge import TaskResult, clean, judge, say_where
+from .judge import TaskResult, clean, judge, say_failure, say_where
 from .numeric import COMPLEX_STEP, asked_of, complex_step, words_of
 from .sandbox import Limits, Worker, WorkerError
 from .submission import Submission
@@ -126,7 +127,7 @@ def grade_one(grading: Grading, submission: Submission) -> dict[str, Any]:
     attention = submission.problem
     tasks = grading.tasks
     if submission.problem is not None:
-        results = [_nothing(t, Finding("cannot be read", submission.problem or "")) for t in tasks]
+        results = [_nothing(t, Finding("cannot be read", submission.problem)) for t in tasks]
     else:
         session = _Session(grading, submission)
         try:
@@ -167,7 +168,7 @@ def _grade_task(grading: Grading, session: _Session, task: Task, right: dict[str
     try:
         worker = session.ready()
         if task.name not in session.functions:
-            return _nothing(task, Finding("not there", f"there is no function {task.name}{_why_missing(session, task)}"))
+            return _nothing(task, Finding("not there", f"there is no function {task.name}{_why_missing(session)}"))
         replaced = [n for n in task.uses if not right.get(n, False)]
         session.inject(replaced)
         cases = task.draw(grading.seed, grading.hidden)
@@ -176,12 +177,12 @@ def _grade_task(grading: Grading, session: _Session, task: Task, right: dict[str
             answers.append(worker.call(task.name, task.arguments(case.values), left))
             left = max(left - answers[-1]["spent"], 0.1)
             error = answers[-1].get("error") or {}
-            if error.get("kind") == "NotImplementedError" and not error.get("said"):
-                return _nothing(task, Finding("not begun", f"{task.name} is not written yet"))
+            if error.get("kind") == "NotImplementedError" and not error.get("said"):  # the other cases would only say so again
+                return _nothing(task, say_failure(error, task.name))
         result = judge(task, cases, answers)
     except WorkerError as error:
         session.close()
-        return _nothing(task, Finding({"time": "took too long"}.get(error.kind, "broke the worker"), f"{task.name}: {error.cause}"))
+        return _nothing(task, Finding("took too long" if error.kind == "time" else "broke the worker", f"{task.name}: {error.cause}"))
     except (TypeError, AttributeError, KeyError, ValueError) as error:  # a reply that is a message but not an answer
         session.close()
         return _nothing(task, Finding("broke the worker", f"{task.name}: its reply is no answer ({type(error).__name__})"))
@@ -198,12 +199,9 @@ def _grade_task(grading: Grading, session: _Session, task: Task, right: dict[str
     return result
 
 
-def _why_missing(session: _Session, task: Task) -> str:
-    for error in session.errors:
-        said = _cell_error(error)
-        if error.get("kind") in ("SyntaxError", "IndentationError", "TabError"):
-            return f"; there is a {said}"
-    return ""
+def _why_missing(session: _Session) -> str:
+    wrong = (e for e in session.errors if e.get("kind") in ("SyntaxError", "IndentationError", "TabError"))
+    return next((f"; there is a {_cell_error(e)}" for e in wrong), "")
 
 
 def _large(grading: Grading, session: _Session, task: Task, result: TaskResult) -> TaskResult:
@@ -263,9 +261,8 @@ def _race(grading: Grading, session: _Session, task: Task, result: TaskResult) -
 
 def write_atomically(path: Path, text: str) -> None:
     """The whole file or none of it."""
-    part = path.with_name(path.name + f".{os.getpid()}.part")
-    part.write_bytes(text.encode("utf-8", "replace"))  # a student's text may hold half a surrogate pair
-    os.replace(part, path)
+    with replacing(path) as file:
+        file.write(text.encode("utf-8", "replace"))  # a student's text may hold half a surrogate pair
 
 
 def grade_all(
@@ -273,7 +270,7 @@ def grade_all(
     submissions: Sequence[Submission],
     out: Path | None = None,
     jobs: int | None = None,
-    report: Callable[[dict[str, Any], bool], None] | None = None,
+    tick: Callable[[], Any] = lambda: None,
 ) -> list[dict[str, Any]]:
     """The results of all submissions, in their order.
 
@@ -281,20 +278,20 @@ def grade_all(
         grading: how. submissions: what.
         out: a folder for one JSON a student; a result that is there already, of the same content and the same grading, is taken over.
         jobs: how many at once; as many as there are processors if None.
-        report: is told each result, and whether it was there already.
+        tick: called when one more is done.
     """
     results: list[dict[str, Any] | None] = [None] * len(submissions)
     files = [None if out is None else out / "students" / f"{name}.json" for name in file_names([s.name for s in submissions])]
     if out is not None:
         (out / "students").mkdir(parents=True, exist_ok=True)
 
-    def one(i: int) -> tuple[int, dict[str, Any], bool]:
+    def one(i: int) -> tuple[int, dict[str, Any]]:
         file, submission = files[i], submissions[i]
         if file is not None and file.exists():
             with suppress(ValueError, OSError, AttributeError):
                 before = json.loads(file.read_text(encoding="utf-8"))
                 if before.get("key") == grading.key(submission) and before.get("format") == FORMAT:
-                    return i, before, True
+                    return i, before
         try:
             result = grade_one(grading, submission)
         except Exception as error:
@@ -302,14 +299,13 @@ def grade_all(
             result = grade_one(grading, Submission(submission.name, answers=submission.answers, problem=problem, digest=submission.digest))
         if file is not None:
             write_atomically(file, json.dumps(result, indent=1, ensure_ascii=False))
-        return i, result, False
+        return i, result
 
-    with ThreadPoolExecutor(max(jobs or os.cpu_count() or 1, 1)) as pool:
+    with ThreadPoolExecutor(jobs or available_threads()) as pool:
         for future in as_completed([pool.submit(one, i) for i in range(len(submissions))]):
-            i, result, before = future.result()
+            i, result = future.result()
             results[i] = result
-            if report is not None:
-                report(result, before)
+            tick()
     return [r for r in results if r is not None]
 
 

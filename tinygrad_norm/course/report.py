@@ -11,6 +11,7 @@ from pathlib import Path
 from statistics import fmean, median
 from typing import Any
 
+from ..autograd.target import plural
 from .arguments import SELF_CHECK
 from .grade import file_names, write_atomically
 
@@ -129,7 +130,7 @@ def class_report(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def class_text(report: dict[str, Any]) -> str:
     """The class report for a terminal."""
-    lines = [f"{report['submissions']} submissions, mean {report['mean']}, median {report['median']} of {report['out_of']:g}"]
+    lines = [f"{plural(report['submissions'], 'submission')}, mean {report['mean']}, median {report['median']} of {report['out_of']:g}"]
     for name, t in report["tasks"].items():
         lines.append(f"{name}: {t['right']} right, mean {t['mean']:g} of {t['out_of']:g}")
         lines += [f"  {len(who):4d}  {m}" for m, who in t["misconceptions"].items()]
@@ -145,7 +146,7 @@ def class_html(report: dict[str, Any], title: str) -> str:
     n = report["submissions"]
     parts = [f"<h1>{_h(title)}: the class</h1>"]
     if n:
-        parts.append(f"<p>{n} submissions, mean {report['mean']:.1f}, median {report['median']:g} of {report['out_of']:g} points</p>")
+        parts.append(f"<p>{plural(n, 'submission')}, mean {report['mean']:.1f}, median {report['median']:g} of {report['out_of']:g} points</p>")
     parts.append("<table><tr><th>task</th><th>right</th><th class=b></th><th>mean</th><th>most frequent mistake</th></tr>")
     for name, t in report["tasks"].items():
         first, who = next(((m, w) for m, w in t["misconceptions"].items() if m not in NO_ANSWER), ("", []))

@@ -9,6 +9,7 @@ Which of them works is found out by use: a worker is started and tries to read, 
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib.util
 import json
@@ -69,8 +70,6 @@ def _library_folder(packages: tuple[str, ...]) -> str:
         if libraries.exists():
             (folder / libraries.name).symlink_to(libraries)
     folder.chmod(0o755)
-    import atexit
-
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return str(folder)
 
@@ -164,7 +163,7 @@ class Worker:
         }  # fmt: skip
         try:
             self._write(json.dumps(settings).encode(), time.monotonic() + 30)
-            self.applied = self._answer(30.0)["ready"]
+            self.applied = self._answer(time.monotonic() + 30)["ready"]
         except (WorkerError, KeyError, TypeError) as error:
             said = self.stop()
             raise WorkerError(f"the worker does not start ({mode}): {said or error}") from error
@@ -191,7 +190,7 @@ class Worker:
         deadline = time.monotonic() + seconds
         self._call = (time.monotonic(), (self.processor_time() or (0.0, ""))[0], seconds)
         self._write(encode(message), deadline)
-        answer = self._answer(seconds, deadline)
+        answer = self._answer(deadline)
         if not isinstance(answer, dict):
             self.stop()
             raise WorkerError("the reply is not an answer", "forged")
@@ -210,8 +209,7 @@ class Worker:
             except OSError as error:
                 raise self._death() from error
 
-    def _answer(self, seconds: float, deadline: float | None = None) -> Any:
-        deadline = time.monotonic() + seconds if deadline is None else deadline
+    def _answer(self, deadline: float) -> Any:
         (length,) = struct.unpack(">Q", self._read(8, deadline))
         if length > self.limits.reply:
             self.stop()
@@ -349,8 +347,8 @@ def works(mode: str) -> tuple[bool, str]:
         Path(folder, "bait_module.py").write_text("")
         try:
             with Worker(mode) as worker:
-                worker.load([source, "import numpy as np\ndef f(x):\n    return (x @ x).sum()"])
-                if worker.call("f", [encode_eye()])["result"] != 3.0:
+                worker.load([source, "import numpy as np\ndef f(n):\n    return (np.eye(n) @ np.eye(n)).sum()"])
+                if worker.call("f", [3])["result"] != 3.0:
                     return False, "NumPy does not compute there"
                 if mode == "plain":
                     return True, ""
@@ -361,13 +359,6 @@ def works(mode: str) -> tuple[bool, str]:
         except (WorkerError, OSError, ImportError) as error:
             return False, str(error)
     return not out, f"code in it {', '.join(out)}" if out else ""
-
-
-def encode_eye() -> Any:
-    """A small array to compute with."""
-    import numpy as np
-
-    return np.eye(3)
 
 
 @cache

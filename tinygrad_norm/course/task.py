@@ -92,7 +92,6 @@ class Task:
         float32: an answer computed in float32 is accepted.
         same_dtype: an answer has the dtype of the reference's.
         uses: functions of earlier tasks that it may call; the reference's are put in their place where the student's own are wrong.
-        staged: the outputs are steps of one derivation, so that the first wrong one is the one to look at.
         faster: a race against the reference.
         packages: that it may import, beside NumPy.
         seconds: for one call.
@@ -109,7 +108,6 @@ class Task:
     float32: bool = True
     same_dtype: bool = False
     uses: tuple[str, ...] = ()
-    staged: bool = False
     faster: Faster | None = None
     packages: tuple[str, ...] = ("numpy",)
     seconds: float = 10.0
@@ -203,7 +201,7 @@ def cases_of(op: str, leave_out: Sequence[str] = (), derived: bool = False) -> C
     """
 
     def make(rng: np.random.RandomState) -> list[Case]:
-        drawn = RECIPES[op](op)[-1].cases(rng)
+        drawn = RECIPES[op][-1].cases(rng)
         made = [Case(name, _with_names(op, v), edge=name in _EDGES) for name, v in zip(_NAMES[op], drawn)]
         if op.endswith("norm"):
             v = drawn[0]

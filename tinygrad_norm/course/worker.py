@@ -139,8 +139,7 @@ def _receive(stream: BinaryIO) -> Any:
     return decode(_read(stream, length))
 
 
-def _send(stream: BinaryIO, message: Any) -> None:
-    data = encode(message)
+def _send(stream: BinaryIO, data: bytes) -> None:
     stream.write(struct.pack(">Q", len(data)) + data)
     stream.flush()
 
@@ -421,7 +420,7 @@ def main() -> None:
     sys.stdout = sys.stderr = printed  # type: ignore[assignment]
     sys.stdin = open(os.devnull) if not settings["landlock"] else None  # type: ignore[assignment]  # noqa: SIM115
     student = _Student()
-    _send(sink, {"ready": done})
+    _send(sink, encode({"ready": done}))
     while True:
         message = _receive(source)
         if message["do"] == "load":
@@ -433,8 +432,7 @@ def main() -> None:
             data = encode(answer)
         except BaseException as error:
             data = encode({"error": {"kind": type(error).__name__[:80], "said": str(error)[:400], "where": None, "line": None, "text": None}, "printed": ""})
-        sink.write(struct.pack(">Q", len(data)) + data)
-        sink.flush()
+        _send(sink, data)
 
 
 if __name__ == "__main__":

@@ -10,16 +10,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ..autograd.target import plural
 from ..notebook import escape
+from ..plotting import BLUE, GREY, RUST
 from ..tensor import Tensor
-from .layout import layout, widths
+from .layout import layout
 from .nodes import Box, Graph, Names, argument, collect
 from .words import cut, one_line, rows, shape_text, width_of
 
 __all__ = ["MOST", "Picture", "draw", "render"]
 
 MOST = 1000  # boxes: beyond, a picture helps nobody
-INK, FAINT, BLUE, GRADIENT = "#1A1A1A", "#595959", "#0072B2", "#A63C00"
+INK, FAINT, GRADIENT = "#1A1A1A", GREY, RUST
 FILL = {"leaf": "#E3F0F8", "op": "#F3F3F3", "constant": "#FFFFFF"}
 EDGE = {"leaf": BLUE, "op": FAINT, "constant": FAINT}
 TITLE, TEXT, LINE, PAD = 12.0, 11.0, 15.0, 8.0
@@ -57,7 +59,8 @@ class Picture:
 
     def __repr__(self) -> str:
         ops = sum(b.kind == "op" for b in self.graph.boxes)
-        return f"<picture of a graph of {ops} ops and {len(self.graph.boxes) - ops} inputs: a notebook shows it, .save('graph.svg') writes it>"
+        inputs = len(self.graph.boxes) - ops
+        return f"<picture of a graph of {plural(ops, 'op')} and {plural(inputs, 'input')}: a notebook shows it, .save('graph.svg') writes it>"
 
     def save(self, path: str | Path) -> Path:
         """Writes the picture to a file ending in .svg, and returns its path.
@@ -91,7 +94,7 @@ def draw(loss: Tensor | Callable[[], Tensor], names: Names | None = None) -> Pic
         >>> import tinygrad_norm as tg
         >>> x = tg.tensor(3.0, requires_grad=True)
         >>> tg.graph.draw(x * x)
-        <picture of a graph of 1 ops and 1 inputs: a notebook shows it, .save('graph.svg') writes it>
+        <picture of a graph of 1 op and 1 input: a notebook shows it, .save('graph.svg') writes it>
     """
     root, called = argument("draw", names, loss)
     graph = collect(root, called)
@@ -109,7 +112,6 @@ def render(graph: Graph, marks: Marks | None = None) -> str:
     labels = [width_of(t, TEXT) for t in texts]
     arrows = [(a.start, a.end) for a in graph.arrows]
     placed = layout(sizes, arrows, labels)
-    wide = widths(sizes, arrows, labels)
     kinds = [(kind, text) for kind, text in LEGEND if any(b.kind == kind for b in graph.boxes)]
     legend = sum(width_of(text, TEXT) + 44 for _, text in kinds)
     width, height = max(placed.width, legend + 8), placed.height + 30
@@ -128,7 +130,7 @@ def render(graph: Graph, marks: Marks | None = None) -> str:
             f'<text x="{x + 6:.1f}" y="{y - 5:.1f}" fill="{FAINT}">{escape(text)}</text></g>'
         )
     for i, (box, said) in enumerate(zip(graph.boxes, lines)):
-        parts.append(_box(box, said, variants[i], placed.corners[i], (wide[i], sizes[i][1]), marks.steps[i] if marks else None, i == graph.root[0]))
+        parts.append(_box(box, said, variants[i], placed.corners[i], (placed.widths[i], sizes[i][1]), marks.steps[i] if marks else None, i == graph.root[0]))
     at = 8.0
     for kind, text in kinds:
         dash = ' stroke-dasharray="4 3"' if kind == "constant" else ""
@@ -208,4 +210,4 @@ def _spoken(graph: Graph) -> str:
     leaves = [b.title for b in graph.boxes if b.kind == "leaf"]
     ops = [b.title for b in graph.boxes if b.kind == "op"]
     listed = ", ".join(ops[:12]) + (f" and {len(ops) - 12} more" if len(ops) > 12 else "")
-    return f"Graph of {len(ops)} ops, first to last: {listed or 'none'}. Leaves that collect a gradient: {', '.join(leaves[:20]) or 'none'}."
+    return f"Graph of {plural(len(ops), 'op')}, first to last: {listed or 'none'}. Leaves that collect a gradient: {', '.join(leaves[:20]) or 'none'}."

@@ -31,12 +31,13 @@ class Layout(NamedTuple):
     """The result, in pixels.
 
     Attributes:
-        corners: the upper left corner of each box.
+        corners: the upper left corner of each box. widths: of the boxes.
         paths: for each arrow the points it runs through, alternately the start and the end of a straight piece.
         width, height: of the whole.
     """
 
     corners: list[Point]
+    widths: list[float]
     paths: list[list[Point]]
     width: float
     height: float
@@ -46,26 +47,25 @@ def layout(sizes: Sequence[tuple[float, float]], arrows: Sequence[tuple[int, int
     """Places boxes in rows, arrows from top to bottom.
 
     Args:
-        sizes: width and height of each box; a box is made wide enough here for the labels of what arrives, and its `corners` are those of
-            a box of `widths(sizes, arrows, labels)`.
+        sizes: the least width, and the height of each box; it is made wide enough for the labels of what arrives.
         arrows: (start, end), numbers of boxes; no circles.
         labels: the width of each arrow's label.
     """
-    wide = widths(sizes, arrows, labels)
+    wide = _widths(sizes, arrows, labels)
     rank = _ranks(len(sizes), arrows)
     rows, chains = _chains(rank, arrows)
     vertices = sum(map(len, rows))
     links = [(u, v) for chain in chains for u, v in itertools.pairwise(chain)]
     rows = _order(rows, links, vertices)
     place = {v: i for row in rows for i, v in enumerate(row)}
+    level = {v: r for r, row in enumerate(rows) for v in row}
     half = [wide[v] / 2 if v < len(sizes) else CHAIN / 2 for v in range(vertices)]
     leaving, arriving = _ports(len(sizes), arrows, chains, place, labels)
-    x = _places(rows, chains, half, leaving, arriving, len(sizes))
+    x = _places(rows, level, chains, half, leaving, arriving, len(sizes))
 
     shift = 8 - min(x[v] - half[v] for v in range(vertices)) if vertices else 0
     x = [value + shift for value in x]
-    tops, bottoms = _row_heights(rows, sizes, chains, x, leaving, arriving)
-    level = {v: r for r, row in enumerate(rows) for v in row}
+    tops, bottoms = _row_heights(rows, level, sizes, chains, x, leaving, arriving)
     paths = []
     for k, chain in enumerate(chains):
         first, last = chain[0], chain[-1]
@@ -76,10 +76,10 @@ def layout(sizes: Sequence[tuple[float, float]], arrows: Sequence[tuple[int, int
         paths.append(path)
     corners = [(x[v] - half[v], tops[level[v]]) for v in range(len(sizes))]
     width = max((x[v] + half[v] for v in range(vertices)), default=0.0) + 8
-    return Layout(corners, paths, width, (bottoms[-1] if bottoms else 0.0) + 8)
+    return Layout(corners, wide, paths, width, (bottoms[-1] if bottoms else 0.0) + 8)
 
 
-def widths(sizes: Sequence[tuple[float, float]], arrows: Sequence[tuple[int, int]], labels: Sequence[float]) -> list[float]:
+def _widths(sizes: Sequence[tuple[float, float]], arrows: Sequence[tuple[int, int]], labels: Sequence[float]) -> list[float]:
     """How wide each box must be for its text and for the labels of the arrows that arrive."""
     arriving: list[list[float]] = [[] for _ in sizes]
     leaving = [0] * len(sizes)
@@ -206,7 +206,15 @@ def _ports(
     return leaving, arriving
 
 
-def _places(rows: list[list[int]], chains: list[list[int]], half: list[float], leaving: list[float], arriving: list[float], boxes: int) -> list[float]:
+def _places(
+    rows: list[list[int]],
+    level: dict[int, int],
+    chains: list[list[int]],
+    half: list[float],
+    leaving: list[float],
+    arriving: list[float],
+    boxes: int,
+) -> list[float]:
     x = [0.0] * len(half)
     for row in rows:
         at = 0.0
@@ -223,14 +231,13 @@ def _places(rows: list[list[int]], chains: list[list[int]], half: list[float], l
             strength = 0.1 if chain[0] in sources and len(chain) == 2 else 1.0 + 3 * (u >= boxes and v >= boxes)  # the trunk and long arrows straight
             pulls[v].append((u, offset, strength))
             pulls[u].append((v, -offset, strength))
-    up = {v: r for r, row in enumerate(rows) for v in row}
     for sweep in range(SETTLING):
         order = range(len(rows)) if sweep % 2 == 0 else range(len(rows) - 1, -1, -1)
         whole = sweep >= SWEEPS  # first from one side, then from both
         for r in order:
             wanted, strengths = [], []
             for v in rows[r]:
-                near = [p for p in pulls[v] if whole or (up[p[0]] < r) == (sweep % 2 == 0)]
+                near = [p for p in pulls[v] if whole or (level[p[0]] < r) == (sweep % 2 == 0)]
                 total = sum(s for _, _, s in near)
                 wanted.append(sum((x[u] + d) * s for u, d, s in near) / total if total else x[v])
                 strengths.append(total or 0.1)
@@ -262,10 +269,15 @@ def _apart(wanted: list[float], strengths: list[float], half: list[float]) -> li
 
 
 def _row_heights(
-    rows: list[list[int]], sizes: Sequence[tuple[float, float]], chains: list[list[int]], x: list[float], leaving: list[float], arriving: list[float]
+    rows: list[list[int]],
+    level: dict[int, int],
+    sizes: Sequence[tuple[float, float]],
+    chains: list[list[int]],
+    x: list[float],
+    leaving: list[float],
+    arriving: list[float],
 ) -> tuple[list[float], list[float]]:
     """Top and bottom of each row; the gap above one grows with how far the arrows in it must go sideways."""
-    level = {v: r for r, row in enumerate(rows) for v in row}
     sideways = [0.0] * len(rows)
     for k, chain in enumerate(chains):
         for i, (u, v) in enumerate(itertools.pairwise(chain)):

@@ -342,7 +342,6 @@ task(
     network_backward,
     cases=networks,
     uses=("linear_forward", "linear_backward", "relu_forward", "relu_backward"),
-    staged=True,
     large=wide_network,
     outputs=[
         Output("dweight2", line=INTO_W2, wrong=[

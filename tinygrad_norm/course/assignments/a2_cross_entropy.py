@@ -303,7 +303,6 @@ task(
     cross_entropy_staged,
     cases=cases_of("cross_entropy", derived=True),
     uses=("softmax",),
-    staged=True,
     large=large_entropy,
     outputs=[
         Output("dell", line=DELL, wrong=[

@@ -141,7 +141,6 @@ def as_it_is(v, statistic):
 task(
     layer_norm_staged,
     cases=cases_of("layer_norm", derived=True),
-    staged=True,
     large=large_norm("layer_norm"),
     outputs=[
         Output("dxhat", line="dx̂ = γ⊙dy", wrong=[

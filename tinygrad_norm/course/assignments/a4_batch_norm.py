@@ -274,7 +274,6 @@ OWN = "each channel has its own statistics: the sum is over its M values"
 task(
     batch_norm_staged,
     cases=cases_of("batch_norm", derived=True),
-    staged=True,
     large=large_norm("batch_norm", (16384, 16)),
     outputs=[
         Output("dxhat", line=DXHAT, wrong=[

@@ -114,7 +114,6 @@ def softmax(v, axis=1):
 task(
     forward,
     cases=of_network,
-    staged=True,
     outputs=[
         Output("xhat", line=f"{FIRST}; {NORM}", wrong=[
             Wrong("b₁ forgotten", FIRST, lambda v: normed(v.x @ v.W1.T)),
