@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +32,7 @@ __all__ = ["TOLERANCE", "Contestant", "ContestantError", "Failure", "Figure", "c
 
 Array = np.ndarray[Any, Any]
 ROOT = Path(__file__).parent.parent.parent
+REST = 0.04  # seconds before a turn with matrix products: after the last contestant's OpenBLAS' threads spin on for some 25 ms
 LIMIT = 300.0  # seconds that an answer may take; a cold cache has its kernels compiled meanwhile
 TOLERANCE = 1e-4  # the greatest difference of an output from torch's, over torch's largest entry
 
@@ -336,6 +338,8 @@ def _times(row: Row, here: dict[str, Contestant], rounds: int, turn: float) -> I
         others = Others(pid for name in times if (pid := here[name].pid) is not None)
         for i in range(rounds + 2):
             for name in list(times):
+                if row.kind == "mlp" or row.arguments.get("module") in ("Linear", "TransformerEncoderLayer"):
+                    time.sleep(REST)
                 fill = turn if i > 1 else turn / 4
                 count = 1 if i == 0 else max(1, min(100_000, round(fill / best[name])))
                 try:

@@ -6,7 +6,7 @@
     {"do": "memory", "phase": …}                         by how much two calls raise the process's peak of resident memory, in bytes
 
 Between frames it is blocked on a read: not a thread of it runs while another contestant has its turn. (The threads of its OpenMP spin
-for some milliseconds after their last work, at most.)
+for some milliseconds after their last work, those of OpenBLAS for some 25: between turns with matrix products there is a rest.)
 """
 
 from __future__ import annotations
