@@ -123,3 +123,22 @@ def test_zero_times_nan_is_nan_at_every_size(shape):
         dx, dw = tg.autograd.grad(tg.nn.functional.linear(x, w), [x, w], tg.zeros(n, o))
         assert dx.isnan().all()
         assert dw.isnan().all()
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 0), (0, 3, 0), (2, 0)])
+@pytest.mark.parametrize("outputs", [0, 4])
+def test_no_features(shape, outputs):
+    """Sums of nothing: the bias alone, and gradients of zeros."""
+    results = []
+    for lib in (tg, torch):
+        x, w = lib.zeros(shape, requires_grad=True), lib.zeros((outputs, shape[-1]), requires_grad=True)
+        b = lib.arange(outputs).float().requires_grad_()
+        y = lib.nn.functional.linear(x, w, b)
+        y.backward(lib.ones(y.shape))
+        results.append([v.detach().numpy().tolist() for v in (y, x.grad, w.grad, b.grad)])
+    assert results[0] == results[1]
+
+
+def test_bias_that_is_no_tensor():
+    with pytest.raises(TypeError, match="linear: expected a Tensor; got ndarray"):
+        tg.nn.functional.linear(tg.ones(1, 2), tg.ones(3, 2), np.ones(3, np.float32))

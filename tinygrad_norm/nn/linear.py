@@ -88,6 +88,11 @@ def product(a: Any, b: Any) -> Any:
     return a @ b if isinstance(a, Tensor) or a.size == 1 or b.size == 1 else a.dot(b)
 
 
+def as_matrix(x: Any) -> Any:
+    """(…, I) as (N, I); -1 for N would not do where I is 0."""
+    return x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+
+
 class LinearFunction(Function):
     """y = x Wᵀ + b (1) and its gradients (2) to (4)."""
 
@@ -95,7 +100,7 @@ class LinearFunction(Function):
     fresh_gradients = True
 
     def forward(self, x: Array, weight: Array, bias: Array | None) -> Array:
-        rows = x if x.ndim == 2 else x.reshape(-1, x.shape[-1])
+        rows = x if x.ndim == 2 else as_matrix(x)
         y: Array = quiet.run(product, rows, weight.T)  # (1)
         if bias is not None:
             add_bias(y.size, y, bias)
@@ -109,14 +114,14 @@ class LinearFunction(Function):
     def backward(self, dy: Any) -> Any:
         x, weight = self.saved_tensors
         need_x, need_weight, need_bias = self.needs_input_grad
-        rows = dy if dy.ndim == 2 else dy.reshape(-1, dy.shape[-1])
+        rows = dy if dy.ndim == 2 else as_matrix(dy)
         dx = dw = db = None
         if need_x:
             dx = product(rows, weight)  # (2)
             if dy.ndim != 2:
                 dx = dx.reshape(*dy.shape[:-1], dx.shape[-1])
         if need_weight:
-            dw = product(rows.T, x if x.ndim == 2 else x.reshape(-1, x.shape[-1]))  # (3)
+            dw = product(rows.T, x if x.ndim == 2 else as_matrix(x))  # (3)
         if need_bias:
             db = rows.sum(0) if isinstance(rows, Tensor) else bias_gradient(rows)  # (4)
         return dx, dw, db
@@ -151,6 +156,8 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
             f"mat1 and mat2 shapes cannot be multiplied: linear takes input (…, I) and weight (O, I); got input {list(x.shape)} and weight "
             f"{list(w.shape)}"
         )
+    if bias is not None and not isinstance(bias, Tensor):
+        check_tensor(bias, "linear")
     if x.dtype != w.dtype or (bias is not None and bias._data.dtype != w.dtype):
         types = [t.dtype for t in (input, weight, bias) if t is not None]
         raise RuntimeError(f"linear: input, weight and bias must have the same dtype, but got {types}: convert the input with .to(weight.dtype)")
