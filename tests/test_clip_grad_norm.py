@@ -97,3 +97,11 @@ def test_clip_grad_norm_leaves_all_as_it_is_where_one_gradient_cannot_be_written
     with pytest.raises(RuntimeError, match=r"a gradient of shape \[2, 2\] cannot be written to"):
         nn_utils.clip_grad_norm_([p, q], 1.0)
     assert p.grad._data.tolist() == [3.0, 4.0]
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_sum_of_squares_kernel(kind):
+    x = np.random.default_rng(0).standard_normal(10_007).astype(kind)
+    expected = math.fsum(float(v) ** 2 for v in x)
+    for run in (nn_utils.sum_of_squares.reference, nn_utils.sum_of_squares.serial, nn_utils.sum_of_squares.parallel):
+        assert run(x) == pytest.approx(expected, rel=1e-13)

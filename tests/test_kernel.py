@@ -170,7 +170,7 @@ print(os.waitpid(pid, 0)[1])
     assert run_python(code).strip() == "0"
 
 
-@pytest.mark.parametrize("rooms", ["linear activation layer_norm batch_norm loss optim", "group_norm masked_norm rms_norm embedding recurrent attention"])
+@pytest.mark.parametrize("rooms", ["linear activation layer_norm batch_norm loss optim clip_grad_norm", "group_norm masked_norm rms_norm embedding recurrent attention ops"])
 def test_the_kernel_tests_pass_with_bounds_checked(rooms, tmp_path):
     """No kernel reads or writes outside of its arrays: numba checks every index in this run."""
     files = [str(TESTS / f"test_{room}.py") for room in rooms.split()]

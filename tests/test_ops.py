@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import tinygrad_norm as tg
+from tinygrad_norm.ops.unary import erf_kernel
 from tinygrad_norm.testing import CASES, Case, compare_arrays
 
 FLOATS = {np.float32: "float32", np.float64: "float64"}
@@ -441,3 +442,14 @@ def test_what_is_joined_lies_in_the_order_of_its_indices(name, dim, look):
     joined = getattr(tg, name)([x, x], dim)
     assert joined.is_contiguous()
     assert joined.view(-1).tolist() == getattr(torch, name)([torch.tensor(x.tolist())] * 2, dim).view(-1).tolist()
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_erf_kernel(kind):
+    x = np.concatenate([np.random.default_rng(0).standard_normal(997), [0, np.inf, -np.inf, np.nan]]).astype(kind)
+    expected = np.empty_like(x)
+    erf_kernel.reference(x, expected)
+    for run in (erf_kernel.serial, erf_kernel.parallel):
+        y = np.empty_like(x)
+        run(x, y)
+        np.testing.assert_allclose(y, expected, rtol=2 * np.finfo(kind).eps)

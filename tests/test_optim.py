@@ -12,7 +12,6 @@ import torch
 from tinygrad_norm import kernel as kernels
 from tinygrad_norm.function import Function
 from tinygrad_norm.grad_mode import is_grad_enabled, no_grad
-from tinygrad_norm.nn import utils as nn_utils
 from tinygrad_norm.optim import SGD, Adam, AdamW, Optimizer, adam, sgd
 from tinygrad_norm.tensor import Tensor
 
@@ -236,14 +235,6 @@ def test_kernel_serial_parallel_and_reference(pair, states, scalars, kind):
             assert serial.dtype == kind
             np.testing.assert_array_equal(serial, parallel)
             np.testing.assert_allclose(serial, expected, rtol=0, atol=4 * np.finfo(kind).eps * max(1.0, np.abs(expected).max(initial=0.0)))
-
-
-@pytest.mark.parametrize("kind", TYPES)
-def test_sum_of_squares(kind):
-    x = np.random.default_rng(0).standard_normal(10_007).astype(kind)
-    expected = math.fsum(float(v) ** 2 for v in x)
-    for run in (nn_utils.sum_of_squares.reference, nn_utils.sum_of_squares.serial, nn_utils.sum_of_squares.parallel):
-        assert run(x) == pytest.approx(expected, rel=1e-13)
 
 
 # -- Autograd, closures, zero_grad, repr -----------------------------------------------------------------------------------------------
