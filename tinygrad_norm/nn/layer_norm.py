@@ -178,7 +178,7 @@ class LayerNormFunction(Function):
         x, weight, stats = self.saved_tensors
         if isinstance(dy, Tensor):
             return LayerNormBackward.apply(dy, x, weight, stats=as_array(stats), shape=self.shape)
-        return _gradients(dy, x, weight, stats, self.shape)
+        return _gradients(dy, x, weight, stats, self.shape)  # not by `on`: a node for nothing is a microsecond of every small step
 
 
 def _gradients(dy: Array, x: Array, weight: Array | None, stats: Array, shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
