@@ -15,7 +15,7 @@ import tinygrad_norm as tg
 from tinygrad_norm.kernel import Kernel, prange
 from tinygrad_norm.nn import activation, softmax
 from tinygrad_norm.nn import functional as F
-from tinygrad_norm.nn.softmax import exp, is_double, largest
+from tinygrad_norm.nn.softmax import exp, exp_below, is_double, largest
 
 Array = np.ndarray[Any, Any]
 inf, nan = math.inf, math.nan
@@ -217,6 +217,11 @@ def exp_loop(x, double, y):  # type: ignore[no-untyped-def]
         y[i] = exp(x[i], double)
 
 
+def exp_below_loop(x, double, y):  # type: ignore[no-untyped-def]
+    for i in prange(len(x)):
+        y[i] = exp_below(x[i], double)
+
+
 def largest_reference(x: Array, double: bool | None, y: Array) -> None:
     y[:] = x.max(axis=1)
 
@@ -226,7 +231,7 @@ def largest_loop(x, double, y):  # type: ignore[no-untyped-def]
         y[n] = largest(x, n, double)
 
 
-EXP, LARGEST = Kernel(exp_loop, exp_reference), Kernel(largest_loop, largest_reference)
+EXP, EXP_BELOW, LARGEST = Kernel(exp_loop, exp_reference), Kernel(exp_below_loop, exp_reference), Kernel(largest_loop, largest_reference)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -250,6 +255,9 @@ def test_exp_is_within_one_unit_in_the_last_place(dtype: Any) -> None:
     assert (np.abs(y[finite].astype(wide) - exact[finite]) / unit).max() < 1
     order = np.argsort(x, kind="stable")
     assert (np.diff(y[order][finite[order]].astype(np.float64)) >= -unit.max() * 1e-30).mean() > 0.99
+    below = np.empty_like(x)
+    EXP_BELOW.serial(x, is_double(x), below)
+    np.testing.assert_array_equal(below[x <= 0], y[x <= 0])  # to the bit, also below the smallest normal number
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -265,6 +273,11 @@ def test_exp_at_special_values(dtype: Any) -> None:
         assert 0 < y[9] < 1e-44
         assert np.isfinite(y[10])
         assert y[11] == inf
+    for run in (EXP_BELOW.serial, EXP_BELOW.parallel):
+        below = np.empty_like(y)
+        run(x, is_double(x), below)
+        not_above = ~(x > 0)  # NaN too
+        np.testing.assert_array_equal(below[not_above], y[not_above])
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -24,7 +24,7 @@ from ..ops.operands import as_array, check_tensor
 from ..ops.unary import erf, sigmoid, tanh
 from ..tensor import Tensor, write_in_place
 from .module import Module
-from .softmax import EXP_WORK, exp, exp32, floating_input, is_double
+from .softmax import EXP_WORK, exp, exp32_below, exp_below, floating_input, is_double
 
 __all__ = ["GELU", "ReLU", "SiLU", "Sigmoid", "Tanh", "gelu", "relu", "silu"]
 
@@ -118,7 +118,7 @@ def normal32(x):  # type: ignore[no-untyped-def]
     """Φ(x) and φ(x) in float32, (4)."""
     a = abs(x) * ROOT_HALF32
     t = ONE / (ONE + STRETCH * a)
-    e = exp32(-a * a)
+    e = exp32_below(-a * a)
     tail = HALF * t * ((((((Q6 * t + Q5) * t + Q4) * t + Q3) * t + Q2) * t + Q1) * t + Q0) * e
     return tail if x < ZERO else ONE - tail, DENSITY32 * e
 
@@ -128,7 +128,7 @@ def normal(x, double):  # type: ignore[no-untyped-def]
     """Φ(x) and φ(x)."""
     if double is None:
         return normal32(x)
-    return 0.5 * (1 + math.erf(x * ROOT_HALF)), DENSITY * exp(-0.5 * x * x, double)
+    return 0.5 * (1 + math.erf(x * ROOT_HALF)), DENSITY * exp_below(-0.5 * x * x, double)
 
 
 def _phi(x: Any) -> tuple[Any, Any]:

@@ -33,7 +33,7 @@ from ..kernel import kernel, prange, ready
 from ..ops.operands import check_tensor, sum_to
 from ..tensor import Tensor
 from .dropout import check_probability, keep_factors
-from .softmax import EXP_WORK, exp, is_double, largest
+from .softmax import EXP_WORK, exp_below, is_double, largest
 
 __all__ = ["scaled_dot_product_attention"]
 
@@ -78,7 +78,7 @@ def weigh(z, scale, bias, which, queries, causal, double):  # type: ignore[no-un
         m = zero if m == never else m
         s = zero
         for j in range(stop):
-            e = exp(z[n, j] - m, double)
+            e = exp_below(z[n, j] - m, double)
             z[n, j] = e
             s += e
         share = zero if s == zero else one / s

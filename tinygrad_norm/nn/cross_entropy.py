@@ -31,7 +31,7 @@ from ..kernel import device, kernel, prange, ready
 from ..ops.operands import check_tensor
 from ..tensor import Tensor
 from .module import Module
-from .softmax import EXP_WORK, exp, is_double, largest, log_softmax, rows_along, rows_back
+from .softmax import EXP_WORK, exp_below, is_double, largest, log_softmax, rows_along, rows_back
 
 __all__ = ["CrossEntropyLoss", "cross_entropy"]
 
@@ -98,7 +98,7 @@ def cross_entropy_forward(x, target, weight, smoothing, ignore, double, losses, 
                 m = largest(x, n, double)
                 s = zero
                 for k in range(classes):
-                    s += exp(x[n, k] - m, double)
+                    s += exp_below(x[n, k] - m, double)
                 log_s = np.log(s)
                 loss = cost(x[n, t], m, log_s)  # (1), (2)
                 if weight is not None:
@@ -174,7 +174,7 @@ def cross_entropy_backward(dy, x, target, weight, smoothing, ignore, norm, doubl
             m = stats[n, 0]
             scale = (hit + u * spread) * stats[n, 1]  # u Q/s
             for k in range(classes):
-                dx[n, k] = scale * exp(x[n, k] - m, double)  # (5), u Q p
+                dx[n, k] = scale * exp_below(x[n, k] - m, double)  # (5), u Q p
             dx[n, t] -= hit  # (5), −u q
             if smoothing is not None:
                 off = u * x.dtype.type(smoothing / classes)

@@ -39,26 +39,41 @@ Array = np.ndarray[Any, Any]
 # two parts, of which k times the first is exact. Adding 1.5·2²³ to a float32 leaves no room for a fraction: the sum is rounded to an
 # integer, and its lowest bits are k. 2ᵏ is put together from bits, in two factors, so that results below the smallest normal number
 # are rounded once and those above the largest become inf. Bounds of x just outside of both ends keep k in range; NaN passes through.
+# Where x is not above 0, as in every softmax, the second factor can always be 2⁻²⁴: k + 24 is never below −126, the least exponent of a
+# normal number. That saves a quarter of the whole: cross-entropy at (4096, 1000), forward and backward, took 1.55 ms, now 1.14.
 #
-# Typed numbers: with a Python float, all of exp32 would be computed in float64.
+# Typed numbers: with a Python float, all of parts32 would be computed in float64.
 
 LOWEST, HIGHEST = np.float32(-104), np.float32(89)
 PER_LN2, LN2_HIGH, LN2_LOW = np.float32(1.4426950408889634), np.float32(0.693145751953125), np.float32(1.4286068203094173e-06)
 ROUND = np.float32(1.5 * 2**23)
+LAST_FACTOR = np.float32(2**-24)
 C0, C2, C3, C4, C5, C6, C7 = (np.float32(1 / n) for n in (1, 2, 6, 24, 120, 720, 5040))  # 1/n!; C0 is C1 too
+
+
+@device
+def parts32(x):  # type: ignore[no-untyped-def]
+    """eʳ and k of eˣ in float32, (3)."""
+    shifted = x * PER_LN2 + ROUND
+    k = shifted - ROUND
+    r = (x - k * LN2_HIGH) - k * LN2_LOW  # (3)
+    p = ((((((C7 * r + C6) * r + C5) * r + C4) * r + C3) * r + C2) * r + C0) * r + C0
+    return p, np.int32(np.float32(shifted).view(np.int32) - 0x4B400000)
 
 
 @device
 def exp32(x):  # type: ignore[no-untyped-def]
     """eˣ in float32, within 1 ulp."""
-    x = LOWEST if x < LOWEST else HIGHEST if x > HIGHEST else x
-    shifted = x * PER_LN2 + ROUND
-    k = shifted - ROUND
-    r = (x - k * LN2_HIGH) - k * LN2_LOW  # (3)
-    p = ((((((C7 * r + C6) * r + C5) * r + C4) * r + C3) * r + C2) * r + C0) * r + C0
-    n = np.int32(np.float32(shifted).view(np.int32) - 0x4B400000)  # k as an integer
-    half = np.int32(n >> 1)
-    return p * np.int32((half + 127) << 23).view(np.float32) * np.int32((n - half + 127) << 23).view(np.float32)
+    p, k = parts32(LOWEST if x < LOWEST else HIGHEST if x > HIGHEST else x)
+    half = np.int32(k >> 1)
+    return p * np.int32((half + 127) << 23).view(np.float32) * np.int32((k - half + 127) << 23).view(np.float32)
+
+
+@device
+def exp32_below(x):  # type: ignore[no-untyped-def]
+    """eˣ in float32, within 1 ulp, of an x that is not above 0."""
+    p, k = parts32(LOWEST if x < LOWEST else x)
+    return p * np.int32((k + 24 + 127) << 23).view(np.float32) * LAST_FACTOR
 
 
 @device
@@ -115,6 +130,14 @@ def exp(x, double):  # type: ignore[no-untyped-def]
 
 
 @device
+def exp_below(x, double):  # type: ignore[no-untyped-def]
+    """eˣ of an x that is not above 0."""
+    if double is None:
+        return exp32_below(x)
+    return exp64(x)
+
+
+@device
 def largest(x, n, double):  # type: ignore[no-untyped-def]
     """The largest element of row n."""
     if double is None:
@@ -157,7 +180,7 @@ def softmax_forward(x, double, y):  # type: ignore[no-untyped-def]
         m = largest(x, n, double)
         s = zero
         for j in range(width):
-            e = exp(x[n, j] - m, double)  # (4)
+            e = exp_below(x[n, j] - m, double)  # (4)
             y[n, j] = e
             s += e
         share = one / s
@@ -178,7 +201,7 @@ def log_softmax_forward(x, double, y):  # type: ignore[no-untyped-def]
         m = largest(x, n, double)
         s = x.dtype.type(0)
         for j in range(width):
-            s += exp(x[n, j] - m, double)  # (4)
+            s += exp_below(x[n, j] - m, double)  # (4)
         log_s = np.log(s)
         for j in range(width):
             y[n, j] = log_share(x[n, j], m, log_s)
@@ -226,7 +249,7 @@ def log_softmax_backward(y, dy, double, dx):  # type: ignore[no-untyped-def]
         for j in range(width):
             total += dy[n, j]
         for j in range(width):
-            dx[n, j] = dy[n, j] - exp(y[n, j], double) * total  # (5)
+            dx[n, j] = dy[n, j] - exp_below(y[n, j], double) * total  # (5)
 
 
 # -- 4. On the graph ------------------------------------------------------------------------------------------------------------------
