@@ -164,11 +164,11 @@ def test_kernel_is_its_reference_serial_and_parallel(n, c, length, kind, chunks,
     forward, backward = (room.batch_norm_forward, room.batch_norm_backward) if length == 0 else (room.batch_norm_forward_3d, room.batch_norm_backward_3d)
     results = []
     for which in ("reference", "serial", "parallel"):
-        y, stats, moments = np.empty_like(x), np.empty((3, c), dtype), np.empty((2, c))
-        getattr(forward, which)(x, weight, bias, 0.01, y, moments, stats, min(chunks, n))
+        y, stats, mean, var = np.empty_like(x), np.empty((3, c), dtype), np.ones(c, dtype), np.ones(c, dtype)
+        getattr(forward, which)(x, weight, bias, 0.01, y, stats, mean, var, 0.25, min(chunks, n))
         dx, dweight, dbias = np.empty_like(x), np.empty_like(weight), np.empty_like(bias)
         getattr(backward, which)(dy, x, weight, stats, dx, dweight, dbias, min(chunks, n))
-        results.append([y, moments, dx, dweight, dbias])
+        results.append([y, mean, var, dx, dweight, dbias])
     scale = 1 + max(float(np.abs(a).max()) for a in results[0])
     for other in results[1:]:
         for a, b in zip(results[0], other):
@@ -179,11 +179,24 @@ def test_blocks_are_joined_rightly():
     """Many blocks a chunk, the last ones short: Chan's formula at work."""
     rng = np.random.RandomState(5)
     x = rng.standard_normal((100_003, 3)) * [1, 10, 0.1] + [0, 100, -5]
-    y, stats, moments = np.empty_like(x), np.empty((3, 3)), np.empty((2, 3))
+    y, stats, mean, var = np.empty_like(x), np.empty((3, 3)), np.zeros(3), np.zeros(3)
     for chunks in (1, 2, 7):
-        room.batch_norm_forward.serial(x, np.ones(3), np.zeros(3), 1e-5, y, moments, stats, chunks)
-        np.testing.assert_allclose(moments, [x.mean(0), x.var(0)], rtol=1e-11)
+        room.batch_norm_forward.serial(x, np.ones(3), np.zeros(3), 1e-5, y, stats, mean, var, 1.0, chunks)
+        np.testing.assert_allclose([mean, var], [x.mean(0), x.var(0, ddof=1)], rtol=1e-11)
         np.testing.assert_allclose(y, (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5), atol=1e-10)
+
+
+@pytest.mark.parametrize("mean", [0, 1e4])
+def test_rows_in_order_have_the_statistics_of_rows_in_any(mean):
+    """Then the mean of the rows so far, about which the next ones are summed, is always behind."""
+    x = (np.sort(np.random.RandomState(6).standard_normal((100_003, 3)), axis=0) + mean).astype(np.float32)
+    exact = x.astype(np.float64)
+    y, stats, total, var = np.empty_like(x), np.empty((3, 3), np.float32), np.zeros(3), np.zeros(3)
+    for chunks in (1, 2):
+        room.batch_norm_forward.serial(x, np.ones(3, np.float32), np.zeros(3, np.float32), 1e-5, y, stats, total, var, 1.0, chunks)
+        np.testing.assert_allclose(total, exact.mean(0), rtol=1e-7, atol=2e-7)
+        np.testing.assert_allclose(var, exact.var(0, ddof=1), rtol=1e-6)
+        np.testing.assert_allclose(y, (exact - exact.mean(0)) / np.sqrt(exact.var(0) + 1e-5), atol=3e-6)
 
 
 BAD = [

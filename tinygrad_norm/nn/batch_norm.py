@@ -39,13 +39,21 @@ BLOCK, BLOCK_ROWS = 1 << 16, 1024  # elements, and rows, of a block: what the se
 
 # -- 1. Forward, in training ----------------------------------------------------------------------------------------------------------
 #
-# `moments` (2, C), always float64, gets μ and var; `stats` (3, C) what the elements are normalized with: μ as x's type can hold it, what
-# rounding left of it times rstd, and rstd, so that x̂ = (x − μ)·rstd − shift is right at a large mean too.
+# `stats` (3, C) is what the elements are normalized with: μ as x's type can hold it, what rounding left of it times rstd, and rstd, so
+# that x̂ = (x − μ)·rstd − shift is right at a large mean too. The running statistics are None where none are kept.
 #
-# E[x²] − E[x]² would be one look at the data and useless at a large mean. Here a block of rows is read twice while it is in the cache, and
-# blocks are joined by the formula of Chan, Golub & LeVeque 1979: with n, μ, S = Σ(x−μ)² of two parts a and b, and δ = μ_b − μ_a,
+# E[x²] − E[x]² would be one look at the data and useless at a large mean. About a number p near to μ it is as good as two looks: of n
+# values,
+#
+#     r = 1/n Σ (x − p),   μ = p + r,   S = Σ (x − μ)² = Σ (x − p)² − n r²
+#
+# p is the mean of the rows so far; only the first block of rows is looked at twice, the second time in the cache. Blocks are joined by the
+# formula of Chan, Golub & LeVeque 1979: with n, μ, S of two parts a and b, and δ = μ_b − μ_a,
 #
 #     μ = μ_a + δ n_b/n,   S = S_a + S_b + δ² n_a n_b/n                                               (7)
+#
+# Rows are taken one after the other, each from first to last, as memory is read ahead: four at a time, for a quarter of the traffic
+# through the sums, is faster in the cache and slower out of it.
 
 
 def channels(x: Array, values: Array) -> Array:
@@ -53,8 +61,19 @@ def channels(x: Array, values: Array) -> Array:
     return values if x.ndim == 2 else values[:, None]
 
 
-def batch_norm_forward_reference(x: Array, weight: Array, bias: Array, eps: float, y: Array, moments: Array, stats: Array, chunks: int) -> None:
-    """Equations (1) to (4) over all axes but the channels'."""
+def batch_norm_forward_reference(
+    x: Array,
+    weight: Array,
+    bias: Array,
+    eps: float,
+    y: Array,
+    stats: Array,
+    running_mean: Array | None,
+    running_var: Array | None,
+    momentum: float,
+    chunks: int,
+) -> None:
+    """Equations (1) to (6) over all axes but the channels'."""
     axes = (0,) if x.ndim == 2 else (0, 2)
     mean = x.mean(axis=axes, dtype=np.float64)
     stats[0] = mean
@@ -64,44 +83,38 @@ def batch_norm_forward_reference(x: Array, weight: Array, bias: Array, eps: floa
     rstd = 1 / np.sqrt(var + eps)
     stats[1], stats[2] = rest * rstd, rstd
     y[:] = centred * channels(x, rstd) * channels(x, weight) + channels(x, bias)
-    moments[0], moments[1] = mean, var
+    if running_mean is not None and running_var is not None:
+        m = x.size // len(weight)
+        running_mean[:] = (1 - momentum) * running_mean + momentum * mean
+        running_var[:] = (1 - momentum) * running_var + momentum * (var * m / (m - 1))
 
 
 @kernel(reference=batch_norm_forward_reference)
-def batch_norm_forward(x, weight, bias, eps, y, moments, stats, chunks):  # type: ignore[no-untyped-def]
+def batch_norm_forward(x, weight, bias, eps, y, stats, running_mean, running_var, momentum, chunks):  # type: ignore[no-untyped-def]
     rows, width = x.shape
-    block = max(4, min(BLOCK // width, BLOCK_ROWS))
+    block = max(1, min(BLOCK // width, BLOCK_ROWS))
     # np.empty, not np.zeros: in a parallel kernel numba fills by a parallel region of its own, and each takes 6 µs.
-    total = np.empty((chunks, 3, width + APART), x.dtype)  # of one block: Σx or its mean, Σ(x − mean), Σ(x − mean)²
+    total = np.empty((chunks, 3, width + APART), x.dtype)  # of one block: p, Σ(x − p), Σ(x − p)²
     joined = np.empty((chunks, 2, width + APART), np.float64)  # of a chunk so far: μ and S
     for c in prange(chunks):
         first, stop = c * rows // chunks, (c + 1) * rows // chunks
         for j in range(width):
             joined[c, 0, j] = 0
             joined[c, 1, j] = 0
+            total[c, 0, j] = 0
         for start in range(first, stop, block):
             end = min(start + block, stop)
-            four = end - (end - start) % 4  # up to there four rows a sweep: a quarter of the traffic through `total`
-            n = x.dtype.type(end - start)
+            if start == first:
+                n = x.dtype.type(end - start)
+                for i in range(start, end):
+                    for j in range(width):
+                        total[c, 0, j] += x[i, j]
+                for j in range(width):
+                    total[c, 0, j] /= n
             for j in range(width):
-                total[c, 0, j] = 0
                 total[c, 1, j] = 0
                 total[c, 2, j] = 0
-            for i in range(start, four, 4):
-                for j in range(width):
-                    total[c, 0, j] += (x[i, j] + x[i + 1, j]) + (x[i + 2, j] + x[i + 3, j])
-            for i in range(four, end):
-                for j in range(width):
-                    total[c, 0, j] += x[i, j]
-            for j in range(width):
-                total[c, 0, j] /= n  # (1), of the block
-            for i in range(start, four, 4):
-                for j in range(width):
-                    mean = total[c, 0, j]
-                    c0, c1, c2, c3 = x[i, j] - mean, x[i + 1, j] - mean, x[i + 2, j] - mean, x[i + 3, j] - mean
-                    total[c, 1, j] += (c0 + c1) + (c2 + c3)
-                    total[c, 2, j] += (c0 * c0 + c1 * c1) + (c2 * c2 + c3 * c3)
-            for i in range(four, end):
+            for i in range(start, end):
                 for j in range(width):
                     centred = x[i, j] - total[c, 0, j]
                     total[c, 1, j] += centred
@@ -111,7 +124,8 @@ def batch_norm_forward(x, weight, bias, eps, y, moments, stats, chunks):  # type
                 rest = np.float64(total[c, 1, j]) / now
                 delta = total[c, 0, j] + rest - joined[c, 0, j]
                 joined[c, 0, j] += delta * (now / (before + now))  # (7)
-                joined[c, 1, j] += total[c, 2, j] - rest * rest * now + delta * delta * (before * now / (before + now))
+                joined[c, 1, j] += total[c, 2, j] - rest * rest * now + delta * delta * (before * now / (before + now))  # (7)
+                total[c, 0, j] = joined[c, 0, j]
     for c in range(1, chunks):
         before, now = float(c * rows // chunks), float((c + 1) * rows // chunks - c * rows // chunks)
         share = now / (before + now) if now > 0 else 0.0
@@ -120,20 +134,22 @@ def batch_norm_forward(x, weight, bias, eps, y, moments, stats, chunks):  # type
             joined[0, 0, j] += delta * share  # (7)
             joined[0, 1, j] += joined[c, 1, j] + delta * delta * (before * share)
     for j in range(width):
-        mu, square = joined[0, 0, j], joined[0, 1, j]
-        moments[0, j], moments[1, j] = mu, square / rows
-        rstd = 1.0 / math.sqrt(square / rows + eps)  # (2)
+        mu, var = joined[0, 0, j], joined[0, 1, j] / rows
+        rstd = 1.0 / math.sqrt(var + eps)  # (2)
         stats[0, j] = mu
         stats[1, j], stats[2, j] = (mu - stats[0, j]) * rstd, rstd
         total[0, 0, j] = stats[2, j] * weight[j]
         total[0, 1, j] = bias[j] - stats[1, j] * weight[j]
+        if running_mean is not None:
+            running_mean[j] = (1 - momentum) * running_mean[j] + momentum * mu  # (5)
+            running_var[j] = (1 - momentum) * running_var[j] + momentum * (var * rows / (rows - 1))  # (6)
     for i in prange(rows):
         for j in range(width):
             y[i, j] = (x[i, j] - stats[0, j]) * total[0, 0, j] + total[0, 1, j]  # (3), (4)
 
 
 @kernel(reference=batch_norm_forward_reference)
-def batch_norm_forward_3d(x, weight, bias, eps, y, moments, stats, chunks):  # type: ignore[no-untyped-def]
+def batch_norm_forward_3d(x, weight, bias, eps, y, stats, running_mean, running_var, momentum, chunks):  # type: ignore[no-untyped-def]
     samples, width, length = x.shape
     m = np.float64(samples * length)
     zero = x.dtype.type(0)
@@ -156,7 +172,9 @@ def batch_norm_forward_3d(x, weight, bias, eps, y, moments, stats, chunks):  # t
             sum_square += square
         rest64 = sum_off / m
         var = sum_square / m - rest64 * rest64
-        moments[0, c], moments[1, c] = mean + rest64, var
+        if running_mean is not None:
+            running_mean[c] = (1 - momentum) * running_mean[c] + momentum * (mean + rest64)  # (5)
+            running_var[c] = (1 - momentum) * running_var[c] + momentum * (var * m / (m - 1))  # (6)
         rstd = x.dtype.type(1.0 / math.sqrt(var + eps))  # (2)
         shift = x.dtype.type(rest64 * rstd)
         stats[0, c], stats[1, c], stats[2, c] = mean, shift, rstd
@@ -189,9 +207,9 @@ def batch_norm_backward_reference(dy: Array, x: Array, weight: Array, stats: Arr
 @kernel(reference=batch_norm_backward_reference)
 def batch_norm_backward(dy, x, weight, stats, dx, dweight, dbias, chunks):  # type: ignore[no-untyped-def]
     rows, width = x.shape
-    block = max(4, min(BLOCK // width, BLOCK_ROWS))
+    block = max(1, min(BLOCK // width, BLOCK_ROWS))
     m = x.dtype.type(rows)
-    total = np.empty((chunks, 3, width + APART), x.dtype)
+    total = np.empty((chunks, 3, width + APART), x.dtype)  # of one block: Σ dy (x − mean), Σ dy
     joined = np.empty((chunks, 2, width + APART), np.float64)
     for c in prange(chunks):
         first, stop = c * rows // chunks, (c + 1) * rows // chunks
@@ -202,19 +220,9 @@ def batch_norm_backward(dy, x, weight, stats, dx, dweight, dbias, chunks):  # ty
             for j in range(width):
                 total[c, 0, j] = 0
                 total[c, 1, j] = 0
-            end = min(start + block, stop)
-            four = end - (end - start) % 4
-            for i in range(start, four, 4):
+            for i in range(start, min(start + block, stop)):
                 for j in range(width):
-                    mean = stats[0, j]
-                    w0, w1 = dy[i, j] * (x[i, j] - mean), dy[i + 1, j] * (x[i + 1, j] - mean)
-                    w2, w3 = dy[i + 2, j] * (x[i + 2, j] - mean), dy[i + 3, j] * (x[i + 3, j] - mean)
-                    b = (dy[i, j] + dy[i + 1, j]) + (dy[i + 2, j] + dy[i + 3, j])
-                    total[c, 0, j] += ((w0 + w1) + (w2 + w3)) * stats[2, j] - b * stats[1, j]  # (8)
-                    total[c, 1, j] += b
-            for i in range(four, end):
-                for j in range(width):
-                    total[c, 0, j] += dy[i, j] * ((x[i, j] - stats[0, j]) * stats[2, j] - stats[1, j])
+                    total[c, 0, j] += dy[i, j] * (x[i, j] - stats[0, j])
                     total[c, 1, j] += dy[i, j]
             for j in range(width):
                 joined[c, 0, j] += total[c, 0, j]
@@ -224,7 +232,7 @@ def batch_norm_backward(dy, x, weight, stats, dx, dweight, dbias, chunks):  # ty
             joined[0, 0, j] += joined[c, 0, j]
             joined[0, 1, j] += joined[c, 1, j]
     for j in range(width):
-        dweight[j], dbias[j] = joined[0, 0, j], joined[0, 1, j]
+        dweight[j], dbias[j] = joined[0, 0, j] * stats[2, j] - joined[0, 1, j] * stats[1, j], joined[0, 1, j]  # (8)
         scale, slope = weight[j] * stats[2, j], dweight[j] / m
         total[0, 0, j], total[0, 1, j], total[0, 2, j] = scale, scale * slope * stats[2, j], scale * (dbias[j] / m - slope * stats[1, j])
     for i in prange(rows):
@@ -264,27 +272,42 @@ def _as_2d_or_3d(x: Array) -> Array:
 
 
 class BatchNormFunction(Function):
-    """y of x, γ and β in training: (1) to (4). It writes the statistics to `moments` for the running averages."""
+    """y of x, γ and β in training, (1) to (4). The running statistics, arrays or both None, are moved on, (5) and (6)."""
 
     name = "NativeBatchNormBackward0"
     fresh_gradients = True
 
-    def forward(self, x: Array, weight: Array | None, bias: Array | None, *, eps: float, moments: Array) -> Array:
+    def forward(self, x: Array, weight: Array | None, bias: Array | None, *, eps: float, running: tuple[Any, Any], momentum: float) -> Array:
         width = x.shape[1]
         gamma = np.ones(width, x.dtype) if weight is None else ready(weight)
         beta = np.zeros(width, x.dtype) if bias is None else ready(bias)
-        y, stats = np.empty(x.shape, x.dtype), np.zeros((3, width), x.dtype)
+        y, stats = np.empty(x.shape, x.dtype), np.empty((3, width), x.dtype)
         if x.size:
             values = _as_2d_or_3d(x)
             run = batch_norm_forward if values.ndim == 2 else batch_norm_forward_3d
-            run(x.size, values, gamma, beta, eps, y.reshape(values.shape), moments, stats, min(get_num_threads(), len(values)))
+            chunks = min(get_num_threads(), len(values))
+            run(x.size, values, gamma, beta, eps, y.reshape(values.shape), stats, *running, momentum, chunks)
         self.save_for_backward(x, weight, stats)
         return y
 
     def backward(self, dy: Any) -> Any:
         x, weight, stats = self.saved_tensors
-        dx, dweight, dbias = BatchNormBackward.on(dy, x, weight, stats=as_array(stats))
-        return dx, dweight, dbias
+        if isinstance(dy, Tensor):
+            return BatchNormBackward.apply(dy, x, weight, stats=as_array(stats))
+        return _gradients(dy, x, weight, stats)  # not by `on`: a node for nothing is a microsecond of every small step
+
+
+def _gradients(dy: Array, x: Array, weight: Array | None, stats: Array) -> tuple[Array, Array, Array]:
+    """dx, dγ and dβ, by (8) and (9)."""
+    width = x.shape[1]
+    dx, dweight, dbias = np.empty(x.shape, x.dtype), np.empty(width, x.dtype), np.empty(width, x.dtype)
+    if not x.size:
+        return dx, np.zeros(width, x.dtype), np.zeros(width, x.dtype)
+    gamma = np.ones(width, x.dtype) if weight is None else ready(weight)
+    values = _as_2d_or_3d(x)
+    run = batch_norm_backward if values.ndim == 2 else batch_norm_backward_3d
+    run(2 * x.size, _as_2d_or_3d(dy), values, gamma, stats, dx.reshape(values.shape), dweight, dbias, min(get_num_threads(), len(values)))
+    return dx, dweight, dbias
 
 
 class BatchNormBackward(Function):
@@ -304,15 +327,7 @@ class BatchNormBackward(Function):
     def forward(self, dy: Array, x: Array, weight: Array | None, *, stats: Array) -> tuple[Array, Array, Array]:
         self.save_for_backward(dy, x, weight)
         self.stats = stats
-        width = x.shape[1]
-        gamma = np.ones(width, x.dtype) if weight is None else ready(weight)
-        dx, dweight, dbias = np.empty(x.shape, x.dtype), np.zeros(width, x.dtype), np.zeros(width, x.dtype)
-        if x.size:
-            values = _as_2d_or_3d(x)
-            run = batch_norm_backward if values.ndim == 2 else batch_norm_backward_3d
-            chunks = min(get_num_threads(), len(values))
-            run(2 * x.size, _as_2d_or_3d(dy), values, gamma, stats, dx.reshape(values.shape), dweight, dbias, chunks)
-        return dx, dweight, dbias
+        return _gradients(dy, x, weight, stats)
 
     def backward(self, u: Array, a: Array, b: Array) -> Any:
         dy, x, weight = self.saved_tensors
@@ -441,13 +456,11 @@ def batch_norm(
             f"Expected more than 1 value per channel when training, got input size {input.shape}: the variance of one value is 0. Drop the last "
             "batch (DataLoader(drop_last=True)), call eval(), or use LayerNorm, which needs no batch."
         )
-    moments = np.empty((2, x.shape[1]))
-    y: Tensor = BatchNormFunction.apply(input, weight, bias, eps=float(eps), moments=moments)
-    if running_mean is not None and running_var is not None and m:
-        moments[1] *= m / (m - 1)
-        for running, new in ((running_mean, moments[0]), (running_var, moments[1])):
-            running._data[...] = (1 - momentum) * running._data + momentum * new  # (5), (6)
-            touch(running)
+    moved = [t for t in (running_mean, running_var) if t is not None]
+    running = (moved[0]._data, moved[1]._data) if moved else (None, None)
+    y: Tensor = BatchNormFunction.apply(input, weight, bias, eps=float(eps), running=running, momentum=float(momentum))
+    if moved:
+        touch(*moved)
     return y
 
 
