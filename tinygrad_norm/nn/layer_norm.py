@@ -121,13 +121,13 @@ def layer_norm_backward(dy, x, weight, stats, dx, dweight, dbias, partial):  # t
             v, w = zero, zero
             for j in range(width):
                 xhat = (x[n, j] - mean) * rstd - shift  # (3)
+                partial[c, 0, j] += dy[n, j] * xhat  # (5)
+                partial[c, 1, j] += dy[n, j]
                 v += dy[n, j] * weight[j]
                 w += dy[n, j] * weight[j] * xhat
             v, w = v / d, w / d
             for j in range(width):
                 xhat = (x[n, j] - mean) * rstd - shift
-                partial[c, 0, j] += dy[n, j] * xhat  # (5)
-                partial[c, 1, j] += dy[n, j]
                 dx[n, j] = rstd * (dy[n, j] * weight[j] - v - xhat * w)  # (8)
     for j in range(width):
         dweight[j] = 0
