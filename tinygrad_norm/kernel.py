@@ -25,8 +25,9 @@ Why it is set up as it is (measured on two cores):
 * **Freed memory.** glibc gives a freed array of some MB back to the system, and the next one of its size is faulted in page by page, which
   takes longer than the kernel that fills it: LayerNorm forward and backward at (4096, 768) took 4.7 ms, 1.5 with the memory kept. So
   with the kernels on, blocks below 1 GiB stay with the process; who sets MALLOC_TRIM_THRESHOLD_ or its like keeps that.
-* **Parallel regions.** Each costs 6 µs from Python on; numba makes one of every prange, and of every np.zeros or np.ones in a parallel
-  kernel as well. So memory comes from np.empty, and the loops that need zeros write them.
+* **Parallel regions.** Each costs 1 to 6 µs while the threads are awake, and 21 to wake them once they sleep, 20 to 50 µs after the last
+  one: what Python takes between two kernels may count twice. numba makes a region of every prange, and of every np.zeros or np.ones in
+  a parallel kernel as well. So memory comes from np.empty, and the loops that need zeros write them.
 * **Compiling** takes 0.1 to 1 s a kernel, so each is compiled at its first call, for the types it meets, and cached on disk.
 * **The same bits.** Partial sums stand in chunks and are added in order, so a kernel gives the same bits on every run with the same number of
   threads. One exception is numba's: what it stores of a parallel kernel has gone through LLVM's optimizer once more than what it runs at
