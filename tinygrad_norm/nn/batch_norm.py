@@ -62,16 +62,7 @@ def channels(x: Array, values: Array) -> Array:
 
 
 def batch_norm_forward_reference(
-    x: Array,
-    weight: Array,
-    bias: Array,
-    eps: float,
-    y: Array,
-    stats: Array,
-    running_mean: Array | None,
-    running_var: Array | None,
-    momentum: float,
-    chunks: int,
+    x: Array, weight: Array, bias: Array, eps: float, y: Array, stats: Array, running_mean: Any, running_var: Any, momentum: float, chunks: int
 ) -> None:
     """Equations (1) to (6) over all axes but the channels'."""
     axes = (0,) if x.ndim == 2 else (0, 2)
@@ -83,7 +74,7 @@ def batch_norm_forward_reference(
     rstd = 1 / np.sqrt(var + eps)
     stats[1], stats[2] = rest * rstd, rstd
     y[:] = centred * channels(x, rstd) * channels(x, weight) + channels(x, bias)
-    if running_mean is not None and running_var is not None:
+    if running_mean is not None:
         m = x.size // len(weight)
         running_mean[:] = (1 - momentum) * running_mean + momentum * mean
         running_var[:] = (1 - momentum) * running_var + momentum * (var * m / (m - 1))
@@ -277,7 +268,7 @@ class BatchNormFunction(Function):
     name = "NativeBatchNormBackward0"
     fresh_gradients = True
 
-    def forward(self, x: Array, weight: Array | None, bias: Array | None, *, eps: float, running: tuple[Any, Any], momentum: float) -> Array:
+    def forward(self, x: Array, weight: Array | None, bias: Array | None, *, eps: float, running: list[Any], momentum: float) -> Array:
         width = x.shape[1]
         gamma = np.ones(width, x.dtype) if weight is None else ready(weight)
         beta = np.zeros(width, x.dtype) if bias is None else ready(bias)
@@ -456,11 +447,13 @@ def batch_norm(
             f"Expected more than 1 value per channel when training, got input size {input.shape}: the variance of one value is 0. Drop the last "
             "batch (DataLoader(drop_last=True)), call eval(), or use LayerNorm, which needs no batch."
         )
-    moved = [t for t in (running_mean, running_var) if t is not None]
-    running = (moved[0]._data, moved[1]._data) if moved else (None, None)
+    moved = [t for t in (running_mean, running_var) if t is not None and m]
+    running: list[Any] = [ready(t._data) for t in moved] or [None, None]
     y: Tensor = BatchNormFunction.apply(input, weight, bias, eps=float(eps), running=running, momentum=float(momentum))
-    if moved:
-        touch(*moved)
+    for t, new in zip(moved, running):
+        if new is not t._data:  # a copy that the kernel could take
+            t._data[...] = new
+        touch(t)
     return y
 
 
