@@ -52,8 +52,9 @@ BLOCK, BLOCK_ROWS = 1 << 16, 1024  # elements, and rows, of a block: what the se
 #
 #     μ = μ_a + δ n_b/n,   S = S_a + S_b + δ² n_a n_b/n                                               (7)
 #
-# Rows are taken one after the other, each from first to last, as memory is read ahead: four at a time, for a quarter of the traffic
-# through the sums, is faster in the cache and slower out of it.
+# Rows are taken one after the other, as memory is read ahead. Four at a time, for a quarter of the traffic through the sums, make the
+# whole 2 % faster at (256, 1024), which fits the cache, and 13 % at (8192, 4096), whose sums do not fit the first cache; 4 to 8 %
+# slower at (4096, 768) and (65536, 64).
 
 
 def channels(x: Array, values: Array) -> Array:
