@@ -199,21 +199,36 @@ def test_libgomp_that_was_there_before_us():
     assert out.strip() in ("workqueue", "tbb")
 
 
-def test_the_cache_of_kernels_is_written_by_one_process_at_a_time(tmp_path, monkeypatch):
+def test_one_process_at_a_time_compiles_a_kernel_and_writes_the_cache(tmp_path, monkeypatch):
     fcntl = pytest.importorskip("fcntl")
     numba = pytest.importorskip("numba")
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
     made = kernels.Kernel(scale.function, scale.reference)
     made.serial(np.ones(1), 1.0, np.ones(1))
-    (lock,) = tmp_path.rglob("kernels.lock")
+    (lock,) = tmp_path.rglob("*.lock")
+    compiler, tried = made._serial._compiler, []
+    inner = compiler.compile
+
+    def compiling(*args):
+        tried.append(1)
+        with open(lock, "w") as another_process, pytest.raises(BlockingIOError):
+            fcntl.flock(another_process, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return inner(*args)
+
+    monkeypatch.setattr(compiler, "compile", compiling)
     with open(lock, "w") as another_process:
         fcntl.flock(another_process, fcntl.LOCK_EX)
         thread = threading.Thread(target=made.serial, args=(np.ones(1, np.float32), 1.0, np.ones(1, np.float32)))
         thread.start()
         thread.join(1)
-        assert thread.is_alive() and len(list(tmp_path.rglob("*.nbc"))) == 1  # it waits, be it to read or to write
+        assert thread.is_alive() and len(list(tmp_path.rglob("*.nbc"))) == 1 and not tried  # it waits, before it looks whether there is something to compile
     thread.join()
-    assert len(list(tmp_path.rglob("*.nbc"))) == 2
+    assert len(list(tmp_path.rglob("*.nbc"))) == 2 and tried
+    again = kernels.Kernel(scale.function, scale.reference)
+    again.serial(np.ones(1, np.float32), 1.0, np.ones(1, np.float32))
+    assert sum(again._serial.stats.cache_hits.values()) == 1
+    with open(lock, "w") as another_process:
+        fcntl.flock(another_process, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody has kept it
 
 
 def test_the_choice_of_serial_or_parallel_is_by_size(monkeypatch):

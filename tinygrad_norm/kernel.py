@@ -239,29 +239,26 @@ def _compile(function: Callable[..., Any], *, parallel: bool, fastmath: set[str]
 
 
 def _with_locked_cache(dispatcher: Any) -> Any:
-    """The dispatcher, whose cache is read and written by one process at a time.
+    """The dispatcher, which one process at a time asks for a new type: the others wait, and then load what it has compiled.
 
-    numba has no lock there: two processes that compile a kernel for two types at once may choose the same file, and a later one would run
-    code for the wrong type.
+    numba has no lock there: processes that start together would all compile the same kernels. And two that compile a kernel for two types
+    at once may choose the same file, and a later one would run code for the wrong type.
     """
     cache = getattr(dispatcher, "_cache", None)
-    if cache is None:  # NUMBA_DISABLE_JIT: a plain function
+    if cache is None or fcntl is None:  # NUMBA_DISABLE_JIT: a plain function
         return dispatcher
-    path = os.path.join(cache.cache_path, "kernels.lock")
-    for name in ("load_overload", "save_overload"):
-        setattr(cache, name, _locked(getattr(cache, name), path))
-    return dispatcher
+    inner, path = dispatcher.compile, os.path.join(cache.cache_path, f"{dispatcher.py_func.__qualname__}.lock")
 
-
-def _locked(function: Callable[..., Any], path: str) -> Callable[..., Any]:
-    def alone(*args: Any) -> Any:
+    def alone(signature: Any) -> Any:
         with contextlib.ExitStack() as stack:
-            if fcntl is not None:
-                with contextlib.suppress(OSError):  # a folder that is not there yet, or a file system without locks
-                    fcntl.flock(stack.enter_context(open(path, "w")), fcntl.LOCK_EX)  # until it is closed
-            return function(*args)
+            with contextlib.suppress(OSError):  # a folder that is not there yet, or a file system without locks
+                file = stack.enter_context(open(path, "w"))
+                fcntl.flock(file, fcntl.LOCK_EX)
+                stack.callback(fcntl.flock, file, fcntl.LOCK_UN)  # said, because a child forked meanwhile has the file open too
+            return inner(signature)  # from the cache, where it is there by now
 
-    return alone
+    dispatcher.compile = alone
+    return dispatcher
 
 
 def _fingerprint(function: Callable[..., Any]) -> int:
