@@ -43,11 +43,13 @@ def same(got: Any, right: Any, tolerance: float, scale: float | None = None) -> 
         return False
     with np.errstate(all="ignore"):
         finite = np.isfinite(right)
-        if not np.array_equal(finite, np.isfinite(got)) or not np.array_equal(got[~finite], right[~finite], equal_nan=True):
-            return False
+        if not finite.all():
+            if not np.array_equal(finite, np.isfinite(got)) or not np.array_equal(got[~finite], right[~finite], equal_nan=True):
+                return False
+            got, right = got[finite], right[finite]
         if scale is None:
-            scale = float(np.abs(right[finite]).max(initial=0))
-        return bool(np.abs(got[finite] - right[finite]).max(initial=0) <= tolerance * scale + 1e-300)
+            scale = float(np.abs(right).max(initial=0))
+        return bool(np.abs(got - right).max(initial=0) <= tolerance * scale + 1e-300)  # not where got has a NaN or infinity of its own
 
 
 def diagnose(output: Output, cases: Sequence[Case], got: Sequence[Any], right: Sequence[Any], tolerance: Sequence[float]) -> list[Finding]:

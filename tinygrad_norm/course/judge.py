@@ -197,7 +197,7 @@ def _outputs(task: Task, result: Any) -> list[Any] | str:
 
 def _changed(task: Task, case: Case, inputs: Any) -> list[str]:
     """The arguments that are not what they were."""
-    before = task.arguments(case.values)
+    before = [case.values[p] for p in task.parameters]
     if not isinstance(inputs, (list, tuple)) or len(inputs) != len(before):
         return ["the inputs"]
     return [n for n, a, b in zip(task.parameters, before, inputs) if not _equal(a, b)]
@@ -213,5 +213,5 @@ def _equal(a: Any, b: Any) -> bool:
     if isinstance(a, (np.ndarray, np.generic, float, int)):
         if not isinstance(b, (np.ndarray, np.generic, float, int)) or np.shape(a) != np.shape(b):
             return False
-        return bool(np.array_equal(np.asarray(a), np.asarray(b), equal_nan=np.asarray(a).dtype.kind == "f"))
+        return np.array_equal(a, b) or bool(np.asarray(a).dtype.kind == "f" and np.array_equal(a, b, equal_nan=True))
     return bool(a == b)
