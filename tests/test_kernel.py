@@ -170,12 +170,12 @@ print(os.waitpid(pid, 0)[1])
     assert run_python(code).strip() == "0"
 
 
-@pytest.mark.parametrize("rooms", ["linear activation layer_norm batch_norm loss optim clip_grad_norm", "group_norm masked_norm rms_norm embedding recurrent attention ops"])
-def test_the_kernel_tests_pass_with_bounds_checked(rooms, tmp_path):
-    """No kernel reads or writes outside of its arrays: numba checks every index in this run."""
+def test_the_kernel_tests_pass_with_bounds_checked(tmp_path):
+    """No kernel reads or writes outside of its arrays: numba checks every index in this run. The indices are those of either element type."""
+    rooms = "linear activation layer_norm batch_norm loss optim clip_grad_norm group_norm masked_norm rms_norm embedding recurrent attention ops"
     files = [str(TESTS / f"test_{room}.py") for room in rooms.split()]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-k", "kernel", *files],
+        [sys.executable, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", "-k", "kernel and not float32", *files],
         capture_output=True,
         text=True,
         env={**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_OPT": "1", "NUMBA_CACHE_DIR": str(tmp_path)},  # OPT: less to compile, the same indices
@@ -184,7 +184,7 @@ def test_the_kernel_tests_pass_with_bounds_checked(rooms, tmp_path):
     assert done.returncode == 0, done.stdout[-3000:]
     passed = re.search(r"(\d+) passed", done.stdout)
     assert passed
-    assert int(passed[1]) >= 50
+    assert int(passed[1]) >= 60
 
 
 def test_libgomp_that_was_there_before_us():
