@@ -4,6 +4,7 @@ The whole suite runs in a process for each core and one more (-n 0: in one). Eac
 spinning, on the core of another process. The kernels of this package have their threads all the same.
 """
 
+import gc
 import os
 import signal
 from pathlib import Path
@@ -31,6 +32,17 @@ def pytest_xdist_auto_num_workers(config):
     whole = all(Path(argument).is_dir() for argument in config.args)
     cores = tg.get_num_threads()
     return min(cores + 1, MOST) if whole and cores > 1 else 0  # one more than cores: some tests wait for a deadline
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection():
+    """The garbage collector does not look, now and in every later search, through what stays to the end: torch and 15,000 tests."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items):
