@@ -7,6 +7,7 @@ that any point says that it got out.
 import os
 import threading
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -36,24 +37,24 @@ def mode(request):
     return request.param
 
 
-def small_assignment():
+def small_assignment(seconds):
     """a3 with one task and little patience."""
     a3 = assignment_module.read(assignment_module.FOLDER / "a3_layer_norm.py")
     task = a3.tasks["layer_norm_parameters"]
-    task.seconds = 1.5
+    task.seconds = seconds
     a3.tasks = {task.name: task}
     a3.questions = []
     return a3
 
 
-def attack(mode, body, top=""):
-    """The result of an attack that is graded beside an honest submission, which must not notice."""
+def attack(mode, body, top="", seconds=1.5):
+    """The result of an attack that is graded beside an honest submission, which must not notice; `seconds`: for a call, and half of what it has to load."""
     body = "".join(f"    {line}\n" for line in body.splitlines())
     hostile = Submission("hostile", [START + top + f"\ndef layer_norm_parameters(dy, xhat):\n{body}"], digest="1")
     honest = Submission("honest", [HONEST], digest="2")
     start = time.monotonic()
-    grading = Grading(small_assignment(), mode)
-    grading.limits = grading.limits._replace(call=3.0)
+    grading = Grading(small_assignment(seconds), mode)
+    grading.limits = grading.limits._replace(call=2 * seconds)
     results = grade_all(grading, [hostile, honest], jobs=2)
     assert time.monotonic() - start < 40
     assert [r["submission"] for r in results] == ["hostile", "honest"]
@@ -128,7 +129,7 @@ EVERYWHERE = {
 @pytest.mark.parametrize("name", EVERYWHERE)
 def test_in_every_mode(mode, name):
     top, body, said = EVERYWHERE[name]
-    lines = attack(mode, body, top)
+    lines = attack(mode, body, top, 0.6 if "endless" in name or "a loop" in name else 1.5)  # of which an endless one computes every instant
     assert said in lines
     assert lines and "\x1b" not in lines and len(lines) < 3000
     Path("/tmp/tinygrad_norm_attack").unlink(missing_ok=True)
@@ -152,11 +153,16 @@ CALLS = {
 }  # fmt: skip
 
 
+@cache
+def filters_calls(mode):
+    with Worker(mode) as worker:
+        return worker.applied["seccomp"]
+
+
 @pytest.mark.parametrize("name", CALLS)
 def test_system_calls(mode, name):
-    with Worker(mode) as worker:
-        if not worker.applied["seccomp"]:
-            pytest.skip("this machine's kernel has no filter for system calls")
+    if not filters_calls(mode):
+        pytest.skip("this machine's kernel has no filter for system calls")
     assert "raised" in attack(mode, CALLS[name]) or name == "killing everyone"
     gone_in_time()
 
