@@ -161,7 +161,7 @@ def test_interrupted_and_taken_up_again(tmp_path, how):
         time.sleep(0.05)
     done = path.read_text().splitlines()
     assert 3 <= len(done) < 13
-    second = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    second = subprocess.run([*command, "--jobs", "1"], capture_output=True, text=True, timeout=300)
     assert second.returncode == 0
     assert "Held-out accuracy (%)" in second.stdout
     lines = path.read_text().splitlines()
