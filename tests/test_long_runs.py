@@ -168,9 +168,9 @@ def test_more_steps_are_welcome(tmp_path):
 @pytest.mark.parametrize(
     "options",
     [
-        "--norm batch --optimizer adam --batch-size 13 --epochs 600 --hidden 200",
-        "--task chars --hidden 16 --heads 2 --layers 1 --context 16 --batch-size 8 --steps 300 --every 7 --dropout 0.1 --sample 50",
-        "--task delayed-sum --steps 120 --every 2 --hidden 8 --batch-size 8",
+        "--norm batch --optimizer adam --batch-size 13 --epochs 400 --hidden 200",
+        "--task chars --hidden 16 --heads 2 --layers 1 --context 16 --batch-size 8 --steps 160 --every 4 --dropout 0.1 --sample 50",
+        "--task delayed-sum --steps 80 --every 1 --hidden 8 --batch-size 8",
     ],
     ids=["mlp", "chars", "delayed-sum"],
 )
