@@ -42,6 +42,7 @@ def pytest_collection():
         return (yield)
     finally:
         gc.freeze()
+        gc.set_threshold(700, 10, 100)  # nor, ten times as often, through what comes later: numba
         gc.enable()
 
 

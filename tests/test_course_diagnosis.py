@@ -1,6 +1,7 @@
 """The bank of wrong backward passes is the diagnosis' own test suite: every mistake is rejected and named, nothing right ever is."""
 
 import copy
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -26,6 +27,11 @@ def task_of(part):
     return Task("f", 1.0, lambda everything: BANK[part].right(Values(everything)), lambda rng: with_all(cases_of(OPS[part])(rng)), [output])
 
 
+@lru_cache(maxsize=40)  # two parts' seeds
+def drawn(part, seed):
+    return task_of(part).draw(seed, hidden=True)
+
+
 def with_all(cases):
     made = []
     for case in cases:
@@ -45,7 +51,7 @@ def answer(case, function, right):
 
 
 def graded(task, part, function, applies, seed):
-    cases = task.draw(seed, hidden=True)
+    cases = drawn(part, seed)
     answers = []
     for case in cases:
         if applies(case.values):
@@ -94,7 +100,7 @@ def test_what_is_right_passes_however_it_is_written(part, how):
     task = task_of(part)
     for seed in SEEDS:
         rng = np.random.RandomState(seed)
-        cases = task.draw(seed, hidden=True)
+        cases = drawn(part, seed)
         answers = [{"result": RIGHT[how](BANK[part].right(c.values), rng), "inputs": [c.values["everything"]]} for c in cases]
         result = judge(task, cases, answers)
         assert result.right and result.points == task.points and not any(o.findings for o in result.outputs)
