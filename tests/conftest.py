@@ -48,7 +48,7 @@ def pytest_collection():
 
 def pytest_collection_modifyitems(items):
     """The files with tests of many seconds first: at the end no process is to wait long for another."""
-    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in ("notebooks", "kernel", "readme", "gradcheck"))
+    items.sort(key=lambda item: item.path.stem.removeprefix("test_") not in ("notebooks", "kernel", "readme", "gradcheck_command"))
 
 
 @pytest.fixture(autouse=True)
