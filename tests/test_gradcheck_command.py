@@ -37,7 +37,7 @@ def test_every_op_and_layer_of_the_library():
 
 
 def test_the_command(capsys, monkeypatch):
-    assert run("--only", "layer_norm", "--no-torch", "--dtype", "float64") == 0
+    assert run("--only", "layer_norm (2, 3, 4)", "--no-torch", "--dtype", "float64") == 0
     out = capsys.readouterr().out
     assert "layer_norm (2, 3, 4) over 4" in out
     assert "\033[" not in out
