@@ -127,7 +127,7 @@ def total(x):
 # %% grader
 from tinygrad_norm.course.task import Case, Faster, Output, Values, task
 task(total, cases=lambda rng: [Case("general", Values(x=rng.standard_normal((5, 4))))], outputs=[Output("s", line="s = Σ x")],
-     faster=Faster(5, lambda rng: Values(x=rng.standard_normal((300, 300)))))
+     faster=Faster(5, lambda rng: Values(x=rng.standard_normal((300, 300)))), seconds=2.0)
 '''
 
 

@@ -229,7 +229,7 @@ def _compile(function: Callable[..., Any], *, parallel: bool, fastmath: set[str]
     # The cache knows a kernel by its name and its own file's time: what it calls, which may stand in another file, goes into the name.
     copy.__qualname__ = function.__qualname__ + (".parallel" if parallel else "") + helpers
     copy.__module__ = function.__module__
-    options = {"fastmath": fastmath, "error_model": "numpy", "parallel": parallel, "nogil": parallel, **options}
+    options = {"fastmath": fastmath, "error_model": "numpy", "parallel": parallel, "nogil": parallel, "no_cfunc_wrapper": True, **options}
     if cached:
         try:
             return _with_locked_cache(numba.njit(cache=True, **options)(copy))
