@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import tinygrad_norm as tg
-from tinygrad_norm.autograd import gradgradcheck
+from tinygrad_norm.autograd import Function, GradcheckError, gradcheck, gradgradcheck
 
 EXACT = 1e-12
 
@@ -163,3 +163,19 @@ def test_where_everything_is_primitive_every_order_is_there():
         (gradient,) = tg.autograd.grad(value, x, create_graph=True)
         value = (gradient**2).sum()
     assert np.isfinite(gradient._data).all()
+
+
+def test_what_is_recorded_is_held_to_the_gradient_that_a_training_gets():
+    class Cube(Function):
+        def forward(self, x):
+            self.save_for_backward(x)
+            return x**3
+
+        def backward(self, g):
+            (x,) = self.saved_tensors
+            return (2 if isinstance(x, tg.Tensor) else 3) * x * x * g  # under create_graph another function, with the right derivative of that one
+
+    x = tg.tensor([0.5, -1.5, 2.0], dtype=tg.float64, requires_grad=True)
+    assert gradcheck(Cube.apply, x)
+    with pytest.raises(GradcheckError, match=r"dx is 0\.666667 times the right one"):
+        gradgradcheck(Cube.apply, x)

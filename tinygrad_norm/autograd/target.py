@@ -175,6 +175,7 @@ class Target:
         if not callable(function):
             raise TypeError(f"gradcheck: the function to check must be callable; got {type(function).__name__}")
         self.function = function
+        self.for_values = getattr(function, "unrecorded", function) if isinstance(function, types.FunctionType) else function
         self.name = function_name(function)
         self.args: tuple[Any, ...] = ()
         self.kwargs: dict[str, Any] = {}
@@ -200,14 +201,14 @@ class Target:
         self.modules = modules_of(function)
         self.snapshot = Snapshot(self.modules)
 
-    def call(self) -> list[Named]:
-        """The floating point Tensors among what the function returns.
+    def call(self, function: Any = None) -> list[Named]:
+        """The floating point Tensors among what the function, or another in its place, returns.
 
         Raises:
             GradcheckError: there are none.
         """
         with enable_grad():
-            result = self.function(*self.args, **self.kwargs)
+            result = (self.function if function is None else function)(*self.args, **self.kwargs)
         outputs = list(named_tensors(result, "output"))
         if not outputs:
             raise GradcheckError(f"{self.name} returns no Tensor: gradcheck needs one to differentiate; got {_describe(result)}")
@@ -219,7 +220,7 @@ class Target:
 
     def values(self) -> Array:
         """All outputs one after the other, as float64."""
-        return flat(self.call())
+        return flat(self.call(self.for_values))
 
     @contextlib.contextmanager
     def private_copies(self) -> Iterator[list[Array]]:
