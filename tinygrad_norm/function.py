@@ -28,7 +28,10 @@ __all__ = ["Function"]
 
 Array = np.ndarray[Any, Any]
 
+observers: list[Callable[[Function, Sequence[Tensor], Sequence[Any]], None]] = []  # called with every node recorded, its results and its inputs
+
 _UNWATCHED = [0, 0]  # the writes to what is no Tensor's memory: none
+_ndarray, _new = np.ndarray, object.__new__
 
 
 class Function:
@@ -61,8 +64,8 @@ class Function:
     outputs: Sequence[tuple[tuple[int, ...], Any]] = ()  # shape and element type of each output
     order: int = 0
     _saved: Sequence[Array | None] | None = ()  # None once freed
-    _places: Sequence[tuple[int | None, list[int]]] = ()  # of each saved array: input i, output ~i (a node never holds its outputs), or None;
-    # and the writes to its memory
+    _ids: Sequence[int] = ()  # of the array of each input and then of each output: `_places` finds by them where a saved one came from
+    _writes: Sequence[Any] = ()  # to the memory of each of these
     _constant: Sequence[Array] = ()
     _recording = False
     _watched = False  # whether there is any of the following
@@ -111,11 +114,26 @@ class Function:
                 "calling backward."
             )
         values: list[Any] = []
-        for array, (place, writes) in zip(self._saved, self._places):
+        for array, (place, writes) in zip(self._saved, self._places()):
             if writes[1] > self.order:
                 raise RuntimeError(self._changed(array, place, f"is at version {writes[0]}, written since"))
             values.append(self._at_place(array, place, writes) if self._recording and array is not None else array)
         return tuple(values)
+
+    def _places(self) -> list[tuple[int | None, list[int]]]:
+        """Of each saved array, whether it is input i, output ~i, or neither (None); and the writes to its memory.
+
+        By the ids that all of them had when the node was made and they were all alive: a node never holds its outputs.
+        """
+        inputs = len(self.edges)
+        found: list[tuple[int | None, list[int]]] = []
+        for array in self._saved or ():
+            if array is None or id(array) not in self._ids:
+                found.append((None, _UNWATCHED))
+            else:
+                n = self._ids.index(id(array))
+                found.append((n if n < inputs else inputs - 1 - n, self._writes[n]))
+        return found
 
     def _at_place(self, array: Array, place: int | None, writes: list[int]) -> Tensor:
         """The Tensor that has this saved value and its place in the graph."""
@@ -179,94 +197,96 @@ class Function:
             A Tensor, or a tuple of them, as forward returns an array or a tuple.
         """
         node = cls()
+        node.edges = edges = []
         arrays: list[Any] = []
-        edges: list[Edge] = []
-        enabled, recording = mode.grad, False
+        writes: list[Any] = []
+        recording, special = False, mode.inference or observers
         for a in args:
-            edge = None
             if isinstance(a, Tensor):
-                if enabled:
-                    edge = a._edge
-                    if edge is not None:
-                        recording = True
-                        if edge is LEAF:
-                            edge = a
-                    if a._base is not None:
-                        check_view(a, cls.name)
-                a = a._data
-            edges.append(edge)
-            arrays.append(a)
-        node.edges = edges
+                edge = a._edge
+                if edge is not None:
+                    recording = True
+                    if edge is LEAF:
+                        edge = a
+                if a._base is not None and mode.grad:
+                    check_view(a, cls.name)
+                edges.append(edge)
+                arrays.append(a._data)
+                written = a._writes
+                writes.append(written)
+                if written is None:
+                    special = True
+            else:
+                edges.append(None)
+                arrays.append(a)
+                writes.append(_UNWATCHED)
+        if recording and not mode.grad:
+            recording, node.edges = False, [None] * len(edges)
         results = cls.forward(node, *arrays, **params)
-        if type(results) is tuple:
-            outs = tuple([_wrap(array, cls, arrays, args) for array in results])
-            if recording:
-                node._record(outs, results, arrays, args)
-            return outs
-        out = _wrap(results, cls, arrays, args)
+        for x in arrays:
+            if x is results:  # forward handed an input on
+                special = True
+        if special or type(results) is not _ndarray or results.base is not None or results.dtype not in SUPPORTED or node._constant:
+            return node._finish(results, arrays, args, writes, recording)
+        # One new array is what almost every op returns: what _finish does, for that case alone, is a microsecond faster.
+        out = _new(Tensor)
+        out._data = results
+        out._edge = out._grad = out._base = out._hooks = None
+        out._writes = written = [0, 0]
         if recording:
-            node._record((out,), (results,), arrays, args)
+            node.order = next(clock)
+            kind = results.dtype
+            if kind.kind == "f":
+                out._edge = node, 0
+            node.outputs = ((results.shape, kind),)
+            if node._saved:
+                arrays.append(results)
+                writes.append(written)
+                node._ids, node._writes = [*map(id, arrays)], writes
         return out
 
-    def _record(self, outs: Sequence[Tensor], results: Sequence[Any], arrays: Sequence[Any], args: Sequence[Any]) -> None:
-        """Gives the node its place in time, the results theirs on the graph, and notes which input or output each saved array is."""
-        self.order = next(clock)
-        outputs: list[tuple[tuple[int, ...], Any]] = []
-        for out in outs:
-            kind = out._data.dtype
-            if kind.kind == "f":
-                out._edge = self, len(outputs)
-            outputs.append((out._data.shape, kind))
-        self.outputs = outputs
-        if self._saved:
-            self._places = places = []
-            for array in self._saved:
-                place: int | None = None
-                written: Any = _UNWATCHED
-                if array is not None:
-                    i = 0
-                    for mine in arrays:
-                        if mine is array:
-                            place = i
-                            if isinstance(args[i], Tensor):
-                                written = args[i]._writes
-                            break
-                        i += 1
-                    else:
-                        i = -1
-                        for mine in results:
-                            if mine is array:
-                                place, written = i, outs[~i]._writes
-                                break
-                            i -= 1
-                if written is None:
+    def _finish(self, results: Any, arrays: Sequence[Any], args: Sequence[Any], writes: list[Any], recording: bool) -> Any:
+        """The results as Tensors, views of the inputs among them; recorded, with their place in the graph."""
+        values = results if type(results) is tuple else (results,)
+        outs: list[Tensor] = []
+        for value in values:
+            outs.append(_wrap(value, type(self), arrays, args))
+        if recording:
+            self.order = next(clock)
+            outputs: list[tuple[tuple[int, ...], Any]] = []
+            for out in outs:
+                array = out._data
+                kind = array.dtype
+                if kind.kind == "f":
+                    out._edge = self, len(outputs)
+                outputs.append((array.shape, kind))
+                writes.append(out._writes)
+            self.outputs = outputs
+            if self._saved:
+                self._ids, self._writes = [*map(id, arrays), *map(id, values)], writes
+                if None in writes and any(written is None for _, written in self._places()):
                     raise RuntimeError("Inference tensors cannot be saved for backward. To work around you can make a clone to get a normal tensor.")
-                places.append((place, written))
-        if self._constant:
-            for result, out in zip(results, outs):
-                if any(result is c for c in self._constant):
-                    out._edge = None
-            self._constant = ()
+            if self._constant:
+                for value, out in zip(values, outs):
+                    if any(value is c for c in self._constant):
+                        out._edge = None
+                self._constant = ()
+            for observe in observers:
+                observe(self, outs, args)
+        return tuple(outs) if type(results) is tuple else outs[0]
 
 
 def _wrap(array: Any, cls: type[Function], arrays: Sequence[Any], args: Sequence[Any]) -> Tensor:
     """An output as a Tensor; where it shares an input's memory, as a view of that."""
-    owner = None
-    if type(array) is np.ndarray and array.dtype in SUPPORTED:
-        owner = array.base
-        out = new_tensor(array)
-    elif isinstance(array, (np.ndarray, np.generic, float, int)):  # NumPy makes scalars of 0-d results
-        out = Tensor(np.asarray(array))
-    else:
-        raise TypeError(f"{cls.__name__}.forward returned a {type(array).__name__}; expected an array or a tuple of arrays")
-    if owner is None:
-        for x in arrays:
-            if x is array:  # forward handed an input on
-                owner = array
-    if owner is not None:
-        for x, arg in zip(arrays, args):
-            if isinstance(arg, Tensor) and (x is owner or x.base is owner):
-                mark_view(out, arg)
+    if type(array) is not _ndarray:
+        if not isinstance(array, (np.ndarray, np.generic, float, int)):
+            raise TypeError(f"{cls.__name__}.forward returned a {type(array).__name__}; expected an array or a tuple of arrays")
+        array = np.asarray(array)  # of 0-d results NumPy makes scalars
+    out = new_tensor(array) if array.dtype in SUPPORTED else Tensor(array)  # which raises
+    base = array.base
+    for x, arg in zip(arrays, args):
+        if isinstance(arg, Tensor) and (x is array or (base is not None and (x is base or x.base is base))):
+            mark_view(out, arg)
     return out
 
 

@@ -61,8 +61,11 @@ def run_backward(
     leaves: dict[Tensor, Any] = {}  # the gradient of each; as an array, one that nothing else holds
     captured: dict[Any, Any] = {}
 
-    results: Sequence[Any] = [_root_gradient(i, root, g, create_graph) for i, (root, g) in enumerate(zip(roots, gradients))]
-    edges: Sequence[Edge] = [_edge_to(root) for root in roots]
+    results: Any = []
+    edges: Any = []
+    for root, g in zip(roots, gradients):
+        results.append(_root_gradient(len(results), root, g, create_graph))
+        edges.append(_edge_to(root))
     node, fresh = None, False
     plain = not create_graph and not examiners
     wanted: set[Any] | None = None
@@ -84,16 +87,18 @@ def run_backward(
                     continue
                 if type(edge) is tuple:
                     source, index = edge
-                    shape, kind = source.outputs[index]
+                    outputs = source.outputs
+                    shape, kind = outputs[index]
                     if type(g) is not np.ndarray or g.shape != shape or g.dtype is not kind:
                         g = _fit(node, results, g, shape, kind, create_graph)
                     key = -source.order
                     entry = waiting.get(key)
                     if entry is None:
-                        entry = waiting[key] = [source] + [None] * len(source.outputs)
+                        entry = waiting[key] = [source, None] if len(outputs) == 1 else [source] + [None] * len(outputs)
                         heappush(heap, key)
-                    arrived = entry[index + 1]
-                    entry[index + 1] = g if arrived is None else _plus(arrived, g)
+                    index += 1
+                    arrived = entry[index]
+                    entry[index] = g if arrived is None else _plus(arrived, g)
                 else:
                     data = edge._data
                     if type(g) is not np.ndarray or g.shape != data.shape or g.dtype is not data.dtype:
@@ -131,13 +136,11 @@ def run_backward(
                 g = _run_hooks(leaf._hooks, leaves[leaf], create_graph)
                 leaves[leaf] = g if create_graph else np.array(g, order="C")
         if accumulate:
-            for leaf, g in leaves.items():
-                if leaf._edge is None:
-                    continue  # it was told meanwhile to want none
-                if leaf._grad is None and not create_graph:
-                    leaf._grad = new_tensor(g)
-                else:
-                    _accumulate(leaf, g)
+            for leaf in leaves:
+                if leaf._grad is None and not create_graph and leaf._edge is not None:
+                    leaf._grad = new_tensor(leaves[leaf])
+                elif leaf._edge is not None:  # else it was told meanwhile to want none
+                    _accumulate(leaf, leaves[leaf])
     finally:
         mode.grad = before
         ERROR_STATE.reset(loud)
@@ -259,7 +262,8 @@ def _node(edge: Edge) -> Function | None:
 def _root_gradient(i: int, root: Tensor, gradient: Tensor | None, create_graph: bool) -> Any:
     if not isinstance(root, Tensor):
         raise TypeError(f"gradients start from Tensors; element {i} is a {type(root).__name__}")
-    check_view(root, "backward")
+    if root._base is not None:
+        check_view(root, "backward")
     if root._edge is None:
         raise RuntimeError(f"element {i} of tensors does not require grad and does not have a grad_fn")
     if gradient is None:
@@ -268,7 +272,7 @@ def _root_gradient(i: int, root: Tensor, gradient: Tensor | None, create_graph: 
                 f"grad can be implicitly created only for scalar outputs; this one has shape {list(root.shape)}: "
                 "give backward() a gradient of that shape, or reduce it first"
             )
-        one = np.array(1, root._data.dtype).reshape(root._data.shape)
+        one = np.array(1, root._data.dtype, ndmin=root._data.ndim)
         return Tensor(one) if create_graph else one
     if not isinstance(gradient, Tensor):
         raise TypeError(f"gradients can be either Tensors or None, but got {type(gradient).__name__}")
@@ -342,6 +346,8 @@ def _zeros(meta: tuple[tuple[int, ...], Any], create_graph: bool) -> Any:
 
 def _fit(node: Any, results: Sequence[Any], g: Any, shape: tuple[int, ...], kind: Any, create_graph: bool) -> Any:
     """The gradient in its input's element type; a wrong shape is a mistake of the op and is never summed away."""
+    if create_graph and isinstance(g, Tensor) and g._data.shape == shape and g._data.dtype is kind:
+        return g
     if not isinstance(g, (Tensor, np.ndarray, np.generic, float, int)):
         i = _position(node, results, g, shape)
         raise TypeError(f"{node.name}: backward returned a {type(g).__name__} for input {i}; expected an array, a Tensor or None")

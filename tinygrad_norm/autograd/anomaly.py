@@ -3,8 +3,8 @@
 √x at 0 has the derivative ∞, and 0·∞ is NaN: the forward looks well, and some steps later every weight is NaN. `detect_anomaly` stops the
 walk at the first op whose backward returns one, and shows the lines of the program that had called this op.
 
-Switched on, it takes a note of the callers of every op that is recorded (about 5 µs each) and looks at every gradient. Switched off it is not
-there: the note is a method of Function that is exchanged, and the walk looks at it together with create_graph.
+Switched on, it takes a note of the callers of every op that is recorded (about 5 µs each) and looks at every gradient. Switched off it is one
+of the rare cases that an op and the walk each ask for in one question.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from ..function import Function
+from ..function import Function, observers
 from ..tensor import Tensor
 from ..walk import examiners
 
@@ -27,7 +27,6 @@ __all__ = ["detect_anomaly"]
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 DEEPEST = 8  # lines of the program that are shown, the innermost ones
 
-_record = Function._record
 _lock = threading.Lock()
 _inside = [0]  # how many detect_anomaly are open, in all threads
 
@@ -54,19 +53,18 @@ class detect_anomaly:  # noqa: N801  torch's name
         with _lock:
             _inside[0] += 1
             if _inside[0] == 1:
-                Function._record = _record_with_callers  # type: ignore[method-assign, assignment]
+                observers.append(_note_callers)
                 examiners.append(_refuse_nan)
 
     def __exit__(self, *exc: object) -> None:
         with _lock:
             _inside[0] -= 1
             if _inside[0] == 0:
-                Function._record = _record  # type: ignore[method-assign]
+                observers.remove(_note_callers)
                 examiners.remove(_refuse_nan)
 
 
-def _record_with_callers(node: Function, *args: Any) -> None:
-    _record(node, *args)
+def _note_callers(node: Function, outs: Any, args: Any) -> None:
     node._callers = _callers()  # type: ignore[attr-defined]
 
 

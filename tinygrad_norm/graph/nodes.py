@@ -16,13 +16,13 @@ import sys
 import threading
 import types
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from ..function import Function
+from ..function import Function, observers
 from ..nn.module import Module
 from ..tensor import Edge, Tensor
 from .formulas import argument_names
@@ -108,7 +108,7 @@ class record:  # noqa: N801  a context manager, like no_grad
         global _inside
         with _lock:
             if _inside == 0:
-                Function.apply = classmethod(_recorded_apply)  # type: ignore[assignment, method-assign]
+                observers.append(_keep)
             _inside += 1
         _recording.depth += 1
 
@@ -118,21 +118,14 @@ class record:  # noqa: N801  a context manager, like no_grad
         with _lock:
             _inside -= 1
             if _inside == 0:
-                Function.apply = _apply  # type: ignore[method-assign]
+                observers.remove(_keep)
 
 
-_apply: Any = Function.__dict__["apply"]  # the engine's own, which knows nothing of this
-
-
-def _recorded_apply(cls: type[Function], *args: Any, **params: Any) -> Any:
-    result = _apply.__func__(cls, *args, **params)
-    outs = result if isinstance(result, tuple) else (result,)
-    node = next((t.grad_fn for t in outs if t.grad_fn is not None), None)
-    if node is not None and _recording.depth:
+def _keep(node: Function, outs: Sequence[Tensor], args: Sequence[Any]) -> None:
+    if _recording.depth:
         plain = [(i, a._data, a._writes or UNWRITTEN) for i, a in enumerate(args) if isinstance(a, Tensor) and node.edges[i] is None]
         numbers = [(i, a, UNWRITTEN) for i, a in enumerate(args) if isinstance(a, (int, float))]
         _recorded[node] = [t._data.copy() for t in outs], [*plain, *numbers]
-    return result
 
 
 def _linear(node: Any, x: Any, weight: Any, bias: Any) -> Any:
@@ -181,7 +174,7 @@ def _size(node: Any) -> int:
 
 def kept_by(node: Function) -> Iterator[tuple[Any, int | None]]:
     """What the node has saved for its backward, but for what was changed in place since: (array, input i or output ~i or None)."""
-    for array, (place, writes) in zip(node._saved or (), node._places):
+    for array, (place, writes) in zip(node._saved or (), node._places()):
         if array is not None and writes[1] <= node.order:
             yield array, place
 

@@ -73,7 +73,7 @@ class ReLUFunction(Function):
 
     def forward(self, x: Array) -> Array:
         y = np.empty(x.shape, x.dtype)
-        relu_forward(x.size, ready(x).reshape(-1), y.reshape(-1))
+        relu_forward(x.size, ready(x).ravel(), y.ravel())
         self.save_for_backward(y)
         return y
 
@@ -82,7 +82,7 @@ class ReLUFunction(Function):
         if isinstance(dy, Tensor):
             return select(as_array(y) <= 0, 0.0, dy)  # (2), recorded: linear in dy, constant in y wherever there is a derivative
         dx = np.empty(dy.shape, dy.dtype)
-        relu_backward(dy.size, ready(y).reshape(-1), ready(dy).reshape(-1), dx.reshape(-1))
+        relu_backward(dy.size, ready(y).ravel(), ready(dy).ravel(), dx.ravel())
         return dx
 
 

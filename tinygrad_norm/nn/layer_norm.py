@@ -166,10 +166,10 @@ class LayerNormFunction(Function):
         rows = as_rows(x, width)
         y = np.empty(x.shape, x.dtype)
         stats = np.empty((len(rows), 3), x.dtype)
-        gamma = np.ones(width, x.dtype) if weight is None else weight.reshape(width)
-        beta = np.zeros(width, x.dtype) if bias is None else bias.reshape(width)
+        gamma = np.ones(width, x.dtype) if weight is None else weight.ravel()
+        beta = np.zeros(width, x.dtype) if bias is None else bias.ravel()
         if x.size:
-            layer_norm_forward(x.size, rows, gamma, beta, eps, y if y.shape == rows.shape else y.reshape(rows.shape), stats)
+            layer_norm_forward(x.size, rows, gamma, beta, eps, y if rows is x else y.reshape(rows.shape), stats)
         self.shape = shape
         self.save_for_backward(x, weight, stats)
         return y
@@ -188,7 +188,7 @@ def _gradients(dy: Array, x: Array, weight: Array | None, stats: Array, shape: t
     dx = np.empty(rows.shape, x.dtype)
     dweight, dbias = np.empty(width, x.dtype), np.empty(width, x.dtype)
     partial = np.empty((chunks(2 * x.size), 2, width + APART), x.dtype)
-    gamma = np.ones(width, x.dtype) if weight is None else weight.reshape(width)
+    gamma = np.ones(width, x.dtype) if weight is None else weight.ravel()
     if not x.size:
         return dx.reshape(x.shape), np.zeros(shape, x.dtype), np.zeros(shape, x.dtype)
     layer_norm_backward(2 * x.size, as_rows(dy, width), rows, gamma, stats, dx, dweight, dbias, partial)

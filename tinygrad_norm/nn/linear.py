@@ -147,9 +147,9 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         >>> tg.nn.functional.linear(tg.ones(1, 3), tg.tensor([[1.0, 2.0, 3.0]]))
         tensor([[6.]])
     """
-    for t in (input, weight):
-        if not isinstance(t, Tensor):
-            check_tensor(t, "linear")
+    if not isinstance(input, Tensor) or not isinstance(weight, Tensor):
+        check_tensor(input, "linear")
+        check_tensor(weight, "linear")
     x, w = input._data, weight._data
     if w.ndim != 2 or not x.ndim or x.shape[-1] != w.shape[1]:
         raise RuntimeError(

@@ -161,8 +161,11 @@ class SGD(Optimizer):
             lr, weight_decay = float(group["lr"]), float(group["weight_decay"])
             if group["maximize"]:
                 lr, weight_decay = -lr, -weight_decay
-            stepped = [p for p in group["params"] if p._grad is not None]
-            for p in stepped:
+            stepped = []
+            for p in group["params"]:
+                if p._grad is None:
+                    continue
+                stepped.append(p)
                 param, grad = p._data, p._grad._data
                 if param.flags.c_contiguous:  # ravel() is a view of the parameter then; of a gradient, a copy is as good
                     sgd_step(param.size, param.ravel(), grad.ravel(), lr, weight_decay)
