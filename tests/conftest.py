@@ -36,7 +36,7 @@ def pytest_xdist_auto_num_workers(config):
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection():
-    """The garbage collector does not look, now and in every later search, through what stays to the end: torch and 15,000 tests."""
+    """The garbage collector does not look, now and in every later search, through what stays to the end: torch and 12,000 tests."""
     gc.disable()
     try:
         return (yield)

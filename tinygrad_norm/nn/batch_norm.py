@@ -85,7 +85,7 @@ def batch_norm_forward_reference(
 def batch_norm_forward(x, weight, bias, eps, y, stats, running_mean, running_var, momentum, chunks):  # type: ignore[no-untyped-def]
     rows, width = x.shape
     block = max(1, min(BLOCK // width, BLOCK_ROWS))
-    # np.empty, not np.zeros: in a parallel kernel numba fills by a parallel region of its own, and each takes 6 µs.
+    # np.empty, not np.zeros: in a parallel kernel numba fills by a parallel region of its own, of up to 6 µs each.
     total = np.empty((chunks, 3, width + APART), x.dtype)  # of one block: p, Σ(x − p), Σ(x − p)²
     joined = np.empty((chunks, 2, width + APART), np.float64)  # of a chunk so far: μ and S
     for c in prange(chunks):
