@@ -231,6 +231,21 @@ def test_one_process_at_a_time_compiles_a_kernel_and_writes_the_cache(tmp_path, 
         fcntl.flock(another_process, fcntl.LOCK_EX | fcntl.LOCK_NB)  # nobody has kept it
 
 
+PARALLEL_SUMS = """
+import zlib, numpy as np, tinygrad_norm as tg
+x = tg.from_numpy(np.sin(np.arange(600_000, dtype=np.float32)).reshape(600, 1000)).requires_grad_()
+weight = tg.ones(1000, requires_grad=True)
+tg.nn.functional.layer_norm(x, (1000,), weight).backward(x.detach())
+print(zlib.crc32(x.grad.numpy().tobytes()), zlib.crc32(weight.grad.numpy().tobytes()))
+"""
+
+
+def test_the_process_that_compiles_computes_the_same_bits_as_those_that_load(tmp_path):
+    compiles, loads = (run_python(PARALLEL_SUMS, NUMBA_CACHE_DIR=str(tmp_path)) for _ in range(2))
+    assert compiles == loads
+    assert tg.get_num_threads() == 1 or list(tmp_path.rglob("*.parallel*.nbc"))
+
+
 def test_the_choice_of_serial_or_parallel_is_by_size(monkeypatch):
     before, called = tg.get_backend(), []
     tg.set_backend("numba")

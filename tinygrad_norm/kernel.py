@@ -30,8 +30,8 @@ Why it is set up as it is (measured on two cores):
   a parallel kernel as well. So memory comes from np.empty, and the loops that need zeros write them.
 * **Compiling** takes 0.1 to 1 s a kernel, so each is compiled at its first call, for the types it meets, and cached on disk.
 * **The same bits.** Partial sums stand in chunks and are added in order, so a kernel gives the same bits on every run with the same number of
-  threads. One exception is numba's: what it stores of a parallel kernel has gone through LLVM's optimizer once more than what it runs at
-  once, so sums may differ in the last bit between the process that compiles a parallel kernel and those that find it in the cache.
+  threads. What numba runs just after it has compiled a parallel kernel is not what it stores, and sums differ in the last bit: so each is
+  compiled in a workshop, and every process, the one that compiled it too, runs what was stored.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ import threading
 import types
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
 import numpy as np
@@ -71,7 +71,7 @@ class _Told(threading.local):
 _told = _Told()
 _lock = threading.RLock()  # one parallel region at a time, in any thread
 _compile_lock = threading.RLock()
-_state: dict[str, Any] = {"numba": None, "backend": None, "threads": None, "forked": False, "parallel_from": 1 << 18, "announced": False}
+_state: dict[str, Any] = {"numba": None, "backend": None, "threads": None, "forked": False, "parallel_from": 1 << 18, "announced": False, "workshop": None}
 
 
 def _after_fork() -> None:
@@ -232,22 +232,33 @@ def _compile(function: Callable[..., Any], *, parallel: bool, fastmath: set[str]
     options = {"fastmath": fastmath, "error_model": "numpy", "parallel": parallel, "nogil": parallel, "no_cfunc_wrapper": True, **options}
     if cached:
         try:
-            return _with_locked_cache(numba.njit(cache=True, **options)(copy))
+            made, maker = (numba.njit(cache=True, **options)(copy) for _ in range(2))
+            return _with_one_cache(made, maker if parallel else None)
         except RuntimeError:  # nowhere to write: neither beside the package nor in the home folder
             pass
     return numba.njit(**options)(copy)
 
 
-def _with_locked_cache(dispatcher: Any) -> Any:
+def _with_one_cache(dispatcher: Any, maker: Any) -> Any:
     """The dispatcher, which one process at a time asks for a new type: the others wait, and then load what it has compiled.
 
     numba has no lock there: processes that start together would all compile the same kernels. And two that compile a kernel for two types
     at once may choose the same file, and a later one would run code for the wrong type.
+
+    A parallel kernel has a maker, a second dispatcher that compiles and stores it, so that every process runs what was stored.
     """
     cache = getattr(dispatcher, "_cache", None)
-    if cache is None or fcntl is None:  # NUMBA_DISABLE_JIT: a plain function
+    if cache is None:  # NUMBA_DISABLE_JIT: a plain function
         return dispatcher
-    inner, path = dispatcher.compile, os.path.join(cache.cache_path, f"{dispatcher.py_func.__qualname__}.lock")
+    load, inner, path = cache.load_overload, dispatcher.compile, os.path.join(cache.cache_path, f"{dispatcher.py_func.__qualname__}.lock")
+
+    def load_what_is_made(signature: Any, context: Any) -> Any:
+        found = load(signature, context)
+        if found is None:
+            with _workshop(context):
+                maker.compile(signature)
+            found = load(signature, context)
+        return found
 
     def alone(signature: Any) -> Any:
         with contextlib.ExitStack() as stack:
@@ -257,8 +268,28 @@ def _with_locked_cache(dispatcher: Any) -> Any:
                 stack.callback(fcntl.flock, file, fcntl.LOCK_UN)  # said, because a child forked meanwhile has the file open too
             return inner(signature)  # from the cache, where it is there by now
 
-    dispatcher.compile = alone
+    if maker is not None:
+        cache.load_overload = load_what_is_made
+    if fcntl is not None:
+        dispatcher.compile = alone
     return dispatcher
+
+
+@contextlib.contextmanager
+def _workshop(context: Any) -> Iterator[None]:
+    """Has numba compile in an LLVM engine of its own.
+
+    numba optimizes the body of a parallel loop, hands it to the engine, and then optimizes and stores the whole kernel with the body in it.
+    The engine knows the body by its name and goes on running the first one: only an engine that never saw that runs what was stored.
+    """
+    ours = context.codegen()
+    if _state["workshop"] is None:
+        _state["workshop"] = type(ours)("tinygrad_norm")
+    context._internal_codegen = _state["workshop"]  # numba has no public way; nobody else compiles meanwhile, its compiler lock is ours
+    try:
+        yield
+    finally:
+        context._internal_codegen = ours
 
 
 def _fingerprint(function: Callable[..., Any]) -> int:
