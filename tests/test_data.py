@@ -35,13 +35,15 @@ def plain(value: Any) -> Any:
     return value
 
 
-def state(lib: Any, generator: Any = None) -> list[float]:
-    """Where the random stream stands, by a look at what would come next."""
+def state(lib: Any, generator: Any = None) -> Any:
+    """Where the random stream stands: the engine's position, and its 624 words."""
     generator = lib.default_generator if generator is None else generator
-    before = generator.get_state()
-    ahead = lib.rand(2, generator=generator).tolist()
-    generator.set_state(before)
-    return ahead  # type: ignore[no-any-return]
+    if lib is tg:
+        ours = generator.get_state()
+        return ours["position"], ours["words"].tobytes()
+    raw = generator.get_state().numpy()  # at byte 8 how many words are left (1: none), at 16 the position, from 24 on the words
+    position = 624 if raw[8:12].view(np.int32)[0] == 1 else int(raw[16:24].view(np.int64)[0])
+    return position, raw[24 : 24 + 624 * 8].view(np.uint64).astype(np.uint32).tobytes()
 
 
 def pair(lib: Any, n: int) -> Any:

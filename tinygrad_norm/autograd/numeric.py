@@ -99,7 +99,7 @@ def derivative(line: Line, f0: Array, h: float, unit: Array, noise: Array | None
                 width = up - down
                 size = np.maximum(np.abs(f_up), np.abs(f_down))
                 # 4: a few roundings on the way; the largest output counts with an eighth, for the cancellation in the small ones
-                rounding = 4 * unit * np.maximum(size, np.nanmax(np.where(np.isfinite(size), size, 0), initial=0) / 8) / width
+                rounding = 4 * unit * np.maximum(size, _largest(size) / 8) / width
                 rounding = np.fmax(rounding, 2 * trembling / width)
                 still &= (f_up == f0) & (f_down == f0)
                 one_sided.append(((f0 - f_down) / -down, (f_up - f0) / up))
@@ -129,6 +129,12 @@ def derivative(line: Line, f0: Array, h: float, unit: Array, noise: Array | None
         return _kinks(line, f0, unit, value, error, one_sided, differences, h / 2 ** (len(table) - 1) if table else h)
 
 
+def _largest(sizes: Array) -> float:
+    """Of what is finite among them."""
+    largest = float(sizes.max(initial=0))
+    return largest if math.isfinite(largest) else float(sizes[np.isfinite(sizes)].max(initial=0))
+
+
 def _kinks(
     line: Line, f0: Array, unit: Array, value: Array, error: Array, one_sided: list[tuple[Array, Array]], differences: list[Array], h: float
 ) -> Derivative:
@@ -139,7 +145,7 @@ def _kinks(
     (left0, right0), (left, right) = one_sided[-2], one_sided[-1]
     rest = 2 * (right - left) - (right0 - left0)
     slope = np.maximum(np.abs(left), np.abs(right))
-    size = np.maximum(np.abs(f0), np.nanmax(np.where(np.isfinite(f0), np.abs(f0), 0), initial=0) / 8)
+    size = np.maximum(np.abs(f0), _largest(np.abs(f0)) / 8)
     suspicious = (np.abs(rest) > 1e-6 * slope + 64 * unit * size / h) | ~np.isfinite(rest) | (error > 1e-4 * slope)
     suspicious &= np.isfinite(f0) & ~((left == 0) & (right == 0))
     if not suspicious.any():
