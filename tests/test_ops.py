@@ -450,6 +450,18 @@ def test_a_spread_without_freedom_has_no_finite_gradient(name, correction, value
     np.testing.assert_array_equal(np.isfinite(found[0]), np.isfinite(found[1]))
 
 
+@pytest.mark.parametrize("name", ["var", "std"])
+@pytest.mark.parametrize("size", [1e30, 1e-30, 1e38])
+def test_a_spread_whose_square_no_float32_can_hold(name, size):
+    found = []
+    for lib in (tg, torch):
+        x = lib.tensor([[1.0 * size, -0.5 * size, 2.0 * size]], requires_grad=True)
+        y = getattr(x, name)(1)
+        (g,) = lib.autograd.grad(y.sum(), x)
+        found.append([*y.tolist(), *g[0].tolist()])
+    np.testing.assert_allclose(found[0], found[1], rtol=2e-6)
+
+
 @pytest.mark.parametrize("name", ["cat", "stack"])
 @pytest.mark.parametrize("dim", [0, 1])
 @pytest.mark.parametrize("look", [lambda t: t.T, lambda t: t[:, :1].expand(4, 4), lambda t: t[0].expand(4, 4), lambda t: t[:, ::2]], ids=range(4))

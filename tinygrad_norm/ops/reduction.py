@@ -131,7 +131,7 @@ class Var(Function):
     def forward(self, x: Array, *, axes: Axes, correction: float, keep: bool) -> Any:
         self.save_for_backward(x)
         self.axes, self.correction = axes, correction
-        return _variance(x, axes, correction, keep)
+        return quiet.run(np.asarray, _variance(x, axes, correction, keep), x.dtype)
 
     def backward(self, g: Any) -> Any:
         (x,) = self.saved_tensors
@@ -146,7 +146,7 @@ class Std(Function):
 
     def forward(self, x: Array, *, axes: Axes, correction: float, keep: bool) -> Any:
         self.axes, self.correction = axes, correction
-        y = np.asarray(quiet.run(np.sqrt, _variance(x, axes, correction, keep)))
+        y: Array = quiet.run(np.asarray, quiet.run(np.sqrt, _variance(x, axes, correction, keep)), x.dtype)
         self.save_for_backward(x, y)
         return y
 
@@ -162,10 +162,11 @@ def _mean(x: Array, axes: Axes, keep: bool) -> Any:
 
 
 def _variance(x: Array, axes: Axes, correction: float, keep: bool) -> Any:
-    """Two passes: E[x²] − E[x]² loses every digit where the mean is large."""
+    """Two passes: E[x²] − E[x]² loses every digit where the mean is large. In float64: std is finite where its square is no float32."""
+    x = x.astype(np.float64, copy=False)
     centred = quiet.run(np.subtract, x, _mean(x, axes, True))
     total = quiet.run(_sum, quiet.run(np.multiply, centred, centred), axes, None, None, keep)
-    return quiet.run(np.divide, total, x.dtype.type(np.maximum(_count(x.shape, axes) - correction, 0)))
+    return quiet.run(np.divide, total, np.maximum(_count(x.shape, axes) - correction, 0.0))
 
 
 # -- Extremes ------------------------------------------------------------------------------------------------------------------------
