@@ -314,16 +314,19 @@ def test_kernels_against_their_references(dtype: Any, weighted: bool, smoothing:
     for rows, width in ((1, 1), (7, 3), (33, 70), (0, 3)):
         x, t = logits((rows, width), dtype), classes((rows, width), 1, 0.2)
         weight = np.linspace(0.5, 2, width).astype(dtype) if weighted else None
-        for dy in (np.full(1, 0.3, dtype), logits((rows,), dtype, 9)):
+        for dy in (np.full(1, 0.3, dtype), np.ones(1, dtype), logits((rows,), dtype, 9)):
             if dy.size == 0:
                 continue
             results = []
             for way in ways:
-                losses, stats, dx = np.empty(rows, dtype), np.empty((rows, 2), dtype), np.full((rows, width), nan, dtype)
-                numbers = getattr(cross_entropy_forward, way)(x, t, weight, smoothing, -100, is_double(x), losses, stats)
+                losses, stats, dx, at_once = np.empty(rows, dtype), np.empty((rows, 2), dtype), *np.full((2, rows, width), nan, dtype)
+                at_once = at_once if dy[0] == 1 else at_once[:0]
+                numbers = getattr(cross_entropy_forward, way)(x, t, weight, smoothing, -100, is_double(x), losses, stats, at_once)
                 norm = numbers[1] or 1.0
                 getattr(cross_entropy_backward, way)(dy, x, t, weight, smoothing, -100, norm, is_double(x), stats, dx)
-                results.append((np.array(numbers), losses, stats, dx))
+                if len(at_once) and way != "reference":
+                    np.testing.assert_array_equal(at_once, dx)
+                results.append((np.array(numbers), losses, stats, dx, at_once))
             reference, serial, *parallel = results
             for got, expected in zip(serial, reference):
                 np.testing.assert_allclose(got, expected, **tolerance)
@@ -336,12 +339,29 @@ def test_kernels_against_their_references(dtype: Any, weighted: bool, smoothing:
 def test_kernels_count_what_is_out_of_bounds() -> None:
     x, t = logits((4, 3)), np.array([0, 3, -1, -100])
     for way in ("reference", "serial"):
-        assert getattr(cross_entropy_forward, way)(x, t, None, None, -100, True, np.empty(4), np.empty((4, 2)))[0] == 2
+        assert getattr(cross_entropy_forward, way)(x, t, None, None, -100, True, np.empty(4), np.empty((4, 2)), x[:0])[0] == 2
 
 
 def test_large_ones_run_in_parallel_and_agree() -> None:
     x, t = logits((6000, 100), np.float32), classes((6000, 100), 1, 0.1)
     check(run("cross_entropy", x, t), rtol=1e-5, atol=1e-8)
+
+
+def test_the_gradient_made_with_the_loss_is_given_away_once() -> None:
+    x, t = logits((6, 4)), classes((6, 4), 1, 0.3)
+    a = tg.tensor(x, requires_grad=True)
+    loss = F.cross_entropy(a, tg.tensor(t))
+    (first,) = tg.autograd.grad(loss, a, retain_graph=True)
+    kept = first.numpy().copy()
+    (second,) = tg.autograd.grad(loss, a, retain_graph=True)
+    first.zero_()
+    (third,) = tg.autograd.grad(loss, a, tg.tensor(1.0, dtype=tg.float64), retain_graph=True)
+    (half,) = tg.autograd.grad(loss, a, tg.tensor(0.5, dtype=tg.float64))
+    np.testing.assert_array_equal(second.numpy(), kept)
+    np.testing.assert_array_equal(third.numpy(), kept)
+    np.testing.assert_allclose(half.numpy(), kept / 2, rtol=1e-15)
+    for scale in (0.5, nan, np.inf):  # the first backward is not by 1
+        check(run("cross_entropy", x, t, np.array(scale)), rtol=1e-13)
 
 
 def test_the_numpy_backend_gives_the_same() -> None:

@@ -42,6 +42,9 @@ Array = np.ndarray[Any, Any]
 # On the rows of x (N, C) and target (N). `stats` keeps m and 1/s of each row, from which the backward has the softmax back without a sum.
 # weight and smoothing are None where there are none: numba settles an `is None` by the argument's type, so the plain case is compiled
 # without them. A target out of bounds is only counted; nothing has been changed when the caller raises.
+#
+# dx, where it is not empty, becomes the gradient (5) of the mean. The exponentials are at hand here; the backward would take them once more,
+# and at (4096, 1000) they are nearly all of the time: 0.8 ms for forward and backward, 1.2 with the exponentials in both.
 
 
 def distribution(target: Array, weight: Array | None, smoothing: float | None, ignore: int, like: Array) -> tuple[Array, Array]:
@@ -57,9 +60,17 @@ def distribution(target: Array, weight: Array | None, smoothing: float | None, i
 
 
 def cross_entropy_forward_reference(
-    x: Array, target: Array, weight: Array | None, smoothing: float | None, ignore: int, double: bool | None, losses: Array, stats: Array
+    x: Array,
+    target: Array,
+    weight: Array | None,
+    smoothing: float | None,
+    ignore: int,
+    double: bool | None,
+    losses: Array,
+    stats: Array,
+    dx: Array,
 ) -> tuple[int, float, float, float]:
-    """Equations (1) to (3): fills losses and stats; how many targets are out of bounds, W, the sum of losses, their mean."""
+    """Equations (1) to (3): fills losses, stats and dx; how many targets are out of bounds, W, the sum of losses, their mean."""
     kept = target != ignore
     bad = int((kept & ((target < 0) | (target >= x.shape[1]))).sum())
     if bad:
@@ -74,6 +85,8 @@ def cross_entropy_forward_reference(
     stats[:] = np.where(kept[:, None], np.concatenate([m, 1 / s], axis=1), 0)
     total = losses.sum(dtype=np.float64)
     norm = np.float64(kept.sum() if weight is None else weight[target[kept]].sum(dtype=np.float64))
+    if len(dx):
+        cross_entropy_backward_reference(np.ones(1, x.dtype), x, target, weight, smoothing, ignore, float(norm), double, stats, dx)
     return bad, float(norm), float(total), float(total / norm)
 
 
@@ -83,38 +96,75 @@ def cost(x, m, log_s):  # type: ignore[no-untyped-def]
     return log_s - (x - m)
 
 
+@device
+def from_exponentials(dx, n, t, u, over_s, weight, smoothing):  # type: ignore[no-untyped-def]
+    """Row n of dx, in which the exponentials of (1) stand, becomes u (Q p − q), (5)."""
+    classes = dx.shape[1]
+    one = dx.dtype.type(1)
+    hit = u  # u·(q's part at t)
+    if weight is not None:
+        hit *= weight[t]
+    whole = hit  # u Q
+    if smoothing is not None:
+        hit *= dx.dtype.type(1 - smoothing)
+        off, whole = u * dx.dtype.type(smoothing / classes), hit
+        for k in range(classes):
+            whole += off * (one if weight is None else weight[k])
+    scale = whole * over_s
+    for k in range(classes):
+        dx[n, k] *= scale  # u Q p
+    dx[n, t] -= hit
+    if smoothing is not None:
+        for k in range(classes):
+            dx[n, k] -= off * (one if weight is None else weight[k])
+
+
 @kernel(reference=cross_entropy_forward_reference)
-def cross_entropy_forward(x, target, weight, smoothing, ignore, double, losses, stats):  # type: ignore[no-untyped-def]
+def cross_entropy_forward(x, target, weight, smoothing, ignore, double, losses, stats, dx):  # type: ignore[no-untyped-def]
     rows, classes = x.shape
     zero, one = x.dtype.type(0), x.dtype.type(1)
-    bad = 0
-    for n in prange(rows):
+    bad, norm = 0, 0.0
+    for n in range(rows):
         t = target[n]
-        losses[n], stats[n, 0], stats[n, 1] = zero, zero, zero
         if t != ignore:
             if t < 0 or t >= classes:
                 bad += 1
             else:
-                m = largest(x, n, double)
-                s = zero
+                norm += one if weight is None else weight[t]
+    if bad > 0:
+        return bad, 0.0, 0.0, 0.0
+    u = x.dtype.type(1.0 / norm)
+    for n in prange(rows):
+        t = target[n]
+        losses[n], stats[n, 0], stats[n, 1] = zero, zero, zero
+        if t != ignore:
+            m = largest(x, n, double)
+            s = zero
+            if len(dx) > 0:
+                for k in range(classes):
+                    e = exp_below(x[n, k] - m, double)
+                    dx[n, k] = e
+                    s += e
+                from_exponentials(dx, n, t, u, one / s, weight, smoothing)
+            else:
                 for k in range(classes):
                     s += exp_below(x[n, k] - m, double)
-                log_s = np.log(s)
-                loss = cost(x[n, t], m, log_s)  # (1), (2)
-                if weight is not None:
-                    loss *= weight[t]
-                if smoothing is not None:
-                    rest = zero
-                    for k in range(classes):
-                        rest += (one if weight is None else weight[k]) * cost(x[n, k], m, log_s)
-                    loss = x.dtype.type(1 - smoothing) * loss + x.dtype.type(smoothing / classes) * rest  # (3)
-                losses[n], stats[n, 0], stats[n, 1] = loss, m, one / s
-    total, norm = 0.0, 0.0
-    if bad == 0:
-        for n in range(rows):
-            total += losses[n]
-            if target[n] != ignore:
-                norm += one if weight is None else weight[target[n]]
+            log_s = np.log(s)
+            loss = cost(x[n, t], m, log_s)  # (1), (2)
+            if weight is not None:
+                loss *= weight[t]
+            if smoothing is not None:
+                rest = zero
+                for k in range(classes):
+                    rest += (one if weight is None else weight[k]) * cost(x[n, k], m, log_s)
+                loss = x.dtype.type(1 - smoothing) * loss + x.dtype.type(smoothing / classes) * rest  # (3)
+            losses[n], stats[n, 0], stats[n, 1] = loss, m, one / s
+        elif len(dx) > 0:
+            for k in range(classes):
+                dx[n, k] = zero
+    total = 0.0
+    for n in range(rows):
+        total += losses[n]
     return bad, norm, total, total / norm
 
 
@@ -153,33 +203,17 @@ def cross_entropy_backward_reference(
 @kernel(reference=cross_entropy_backward_reference)
 def cross_entropy_backward(dy, x, target, weight, smoothing, ignore, norm, double, stats, dx):  # type: ignore[no-untyped-def]
     rows, classes = x.shape
-    zero, one = x.dtype.type(0), x.dtype.type(1)
     stride = 1 if len(dy) > 1 else 0
-    spread = zero  # what smoothing adds to Q
-    if smoothing is not None:
-        for k in range(classes):
-            spread += x.dtype.type(smoothing / classes) * (one if weight is None else weight[k])
     for n in prange(rows):
         t = target[n]
         if t == ignore:
             for k in range(classes):
-                dx[n, k] = zero
+                dx[n, k] = 0
         else:
-            u = x.dtype.type(dy[n * stride] / norm)
-            hit = u  # u·(q's part at t)
-            if weight is not None:
-                hit *= weight[t]
-            if smoothing is not None:
-                hit *= x.dtype.type(1 - smoothing)
             m = stats[n, 0]
-            scale = (hit + u * spread) * stats[n, 1]  # u Q/s
             for k in range(classes):
-                dx[n, k] = scale * exp_below(x[n, k] - m, double)  # (5), u Q p
-            dx[n, t] -= hit  # (5), −u q
-            if smoothing is not None:
-                off = u * x.dtype.type(smoothing / classes)
-                for k in range(classes):
-                    dx[n, k] -= off * (one if weight is None else weight[k])
+                dx[n, k] = exp_below(x[n, k] - m, double)
+            from_exponentials(dx, n, t, x.dtype.type(dy[n * stride] / norm), stats[n, 1], weight, smoothing)  # (5)
 
 
 # -- 3. On the graph, and the second derivative ---------------------------------------------------------------------------------------
@@ -206,7 +240,7 @@ class Target(NamedTuple):
 
 
 class CrossEntropyFunction(Function):
-    """The loss of logits against a target: (1) to (3)."""
+    """The loss of logits against a target: (1) to (3); with a mean comes its gradient (5), for an upstream gradient of 1."""
 
     name = "NllLossBackward0"
     fresh_gradients = True
@@ -214,10 +248,14 @@ class CrossEntropyFunction(Function):
     def forward(self, x: Array, *, target: Target, reduction: str, shape: tuple[int, ...]) -> Array:
         rows = rows_along(x, 1 if x.ndim > 1 else 0)
         losses, stats = np.empty(len(rows), x.dtype), np.empty((len(rows), 2), x.dtype)
-        bad, norm, total, mean = cross_entropy_forward(EXP_WORK * x.size, rows, *target, is_double(x), losses, stats)
+        at_once = reduction == "mean" and self.edges[0] is not None
+        dx = np.empty(rows.shape, x.dtype) if at_once else rows[:0]
+        bad, norm, total, mean = cross_entropy_forward(EXP_WORK * x.size, rows, *target, is_double(x), losses, stats, dx)
         if bad:
             raise out_of_bounds(target.labels, rows.shape[1], target.ignore)
         self.target, self.stats = target, stats
+        if at_once:
+            self.dx = dx
         self.norm = norm if reduction == "mean" else 1.0
         self.save_for_backward(x)
         if x.ndim > 2:
@@ -228,8 +266,11 @@ class CrossEntropyFunction(Function):
 
     def backward(self, dy: Any) -> Any:
         (x,) = self.saved_tensors
+        dx = self.__dict__.pop("dx", None)  # given away once: a second backward through a graph that was retained computes it anew
         if isinstance(dy, Tensor):
             return CrossEntropyBackward.apply(dy, x, target=self.target, stats=self.stats, norm=self.norm)
+        if dx is not None and dy.item() == 1:
+            return rows_back(dx, x.shape, 1 if x.ndim > 1 else 0)
         return _input_gradient(dy, x, self.target, self.stats, self.norm)  # not by `on`: a node for nothing is a microsecond of every small step
 
 
