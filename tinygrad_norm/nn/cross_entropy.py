@@ -21,7 +21,7 @@ and the two Jacobians, multiplied out, leave almost nothing to compute (5).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -230,13 +230,9 @@ def cross_entropy_backward(dy, x, target, weight, smoothing, ignore, norm, doubl
 # cross-entropy is convex in its logits.
 
 
-class Target(NamedTuple):
-    """What a loss is measured against, as kernels take it: copies, so that the caller may change its own before the backward."""
-
-    labels: Array  # (rows)
-    weight: Array | None  # (C)
-    smoothing: float | None
-    ignore: int
+# What a loss is measured against, as kernels take it: labels (rows), weight (C), smoothing, ignore_index; copies, so that the caller may
+# change its own before the backward.
+Target = tuple[Array, Array | None, float | None, int]
 
 
 class CrossEntropyFunction(Function):
@@ -252,7 +248,7 @@ class CrossEntropyFunction(Function):
         dx = np.empty(rows.shape, x.dtype) if at_once else rows[:0]
         bad, norm, total, mean = cross_entropy_forward(EXP_WORK * x.size, rows, *target, is_double(x), losses, stats, dx)
         if bad:
-            raise out_of_bounds(target.labels, rows.shape[1], target.ignore)
+            raise out_of_bounds(target[0], rows.shape[1], target[3])
         self.target, self.stats = target, stats
         if at_once:
             self.dx = dx
@@ -270,7 +266,7 @@ class CrossEntropyFunction(Function):
         if isinstance(dy, Tensor):
             return CrossEntropyBackward.apply(dy, x, target=self.target, stats=self.stats, norm=self.norm)
         if dx is not None and dy.item() == 1:
-            return rows_back(dx, x.shape, 1 if x.ndim > 1 else 0)
+            return dx if x.ndim == 2 else rows_back(dx, x.shape, 1 if x.ndim > 1 else 0)
         return _input_gradient(dy, x, self.target, self.stats, self.norm)  # not by `on`: a node for nothing is a microsecond of every small step
 
 
@@ -365,7 +361,7 @@ def cross_entropy(
     if not x.size and (t != ignore_index).any():
         raise out_of_bounds(t, 0, int(ignore_index))
     smoothing = float(label_smoothing) if label_smoothing else None
-    against = Target(t.flatten(), None if weight is None else weight._data.copy(), smoothing, int(ignore_index))
+    against = t.flatten(), None if weight is None else weight._data.copy(), smoothing, int(ignore_index)
     loss: Tensor = CrossEntropyFunction.apply(input, target=against, reduction=reduction, shape=t.shape if x.ndim > 1 else ())
     return loss
 
