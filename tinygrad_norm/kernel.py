@@ -8,9 +8,8 @@
     scale(x.size, x, factor, y)             # the first argument is the amount of work: elements touched
 
 Which of the three runs: the reference with the "numpy" backend (or where numba cannot be imported); the serial kernel for less than
-256k elements of work, where waking a second thread costs more than it brings; the parallel kernel above. (From 64k on, a kernel called
-again and again gains a little, but among matmuls, whose threads spin, it loses much: a step of a 784-512-512-10 network at batch 128 took
-3.7 to 4.1 ms in the median, and 3.0 from 256k on.) `prange` is Python's range until numba reads it.
+256k elements of work, where waking a second thread takes as long as it saves; the parallel kernel above. `prange` is Python's range until
+numba reads it.
 
 Why it is set up as it is (measured on two cores):
 
@@ -19,6 +18,9 @@ Why it is set up as it is (measured on two cores):
   10,000 a step of that network at batch 1024 takes the longer the more they spin; below 1000 LayerNorm alone at (256, 1024) takes twice as
   long.) libgomp reads the variable once, when it is loaded; so where another library has loaded it before us, we take numba's workqueue layer, whose threads
   always sleep (a dispatch costs 50 µs there, so only larger work goes parallel).
+* **Threads on one core.** On a virtual machine Linux takes a core that has just gone idle for one that is not there, and wakes a sleeping
+  worker on the core of the thread that wakes it. There the two take turns, for minutes, and two threads take as long as one: LayerNorm forward and
+  backward at (65536, 64) 3.3 ms, and 1.75 apart. So before each parallel call libgomp's workers are told to keep off the core that we are on.
 * **Threads and forks.** omp kills a forked child that uses it, and workqueue aborts when two threads call at once. So one lock stands
   around every parallel call, and a forked child is serial.
 * **fastmath** in full makes isnan false. reassoc, contract, nsz and arcp give its whole speed and keep NaN and infinity.
@@ -65,7 +67,11 @@ prange = range  # numba's own is put in its place when a kernel is compiled
 
 
 class _Told(threading.local):
+    """What one of Python's threads has told numba, and libgomp's workers, which each of them has for itself."""
+
     threads = 0
+    workers: tuple[int, ...] | None = None  # their numbers; None as long as nobody has looked for them
+    cpu = -1  # which core they were last told to keep off: the one that this thread ran on
 
 
 _told = _Told()
@@ -145,6 +151,42 @@ def set_num_threads(n: int) -> None:
     if not 1 <= n <= most:
         raise ValueError(f"set_num_threads: n must be between 1 and {most}, the cores of this process; got {n}")
     _state["threads"] = int(n)
+
+
+# -- Two threads, two cores --------------------------------------------------------------------------------------------------------
+
+
+def _core_finder() -> Callable[[], int] | None:
+    """What tells the core this thread runs on, in 0.1 µs; None where threads cannot be sent to others, or the user has said where they belong."""
+    if not hasattr(os, "sched_setaffinity") or any(name in os.environ for name in ("OMP_PROC_BIND", "OMP_PLACES", "GOMP_CPU_AFFINITY")):
+        return None
+    return getattr(ctypes.PyDLL(None), "sched_getcpu", None)
+
+
+_core = _core_finder()
+
+
+def _tasks() -> set[int]:
+    """The numbers of this process' threads, without Python's own."""
+    try:
+        return {int(name) for name in os.listdir("/proc/self/task")} - {t.native_id or 0 for t in threading.enumerate()}
+    except OSError:
+        return set()
+
+
+def _keep_off_this_core(workers: tuple[int, ...]) -> None:
+    """Tells libgomp's workers to run on any core but the one that this thread is on, where that is another than before."""
+    assert _core is not None
+    cpu = _core()
+    if cpu != _told.cpu:
+        _told.cpu = cpu
+        others = os.sched_getaffinity(0) - {cpu}
+        if others:
+            try:
+                for worker in workers:
+                    os.sched_setaffinity(worker, others)
+            except OSError:  # it has ended, or we may not
+                _told.workers = ()
 
 
 # -- Compiling ---------------------------------------------------------------------------------------------------------------------
@@ -348,9 +390,20 @@ class Kernel:
                     self._parallel = _compile(self.function, parallel=True, fastmath=FASTMATH)
                     _announce(self._parallel)
             if _told.threads != get_num_threads():  # numba keeps the number for each of Python's threads; to tell it takes a microsecond
-                _told.threads = get_num_threads()
-                _numba().set_num_threads(_told.threads)
+                return self._first_parallel(args)
+            if _told.workers:
+                _keep_off_this_core(_told.workers)
             return self._parallel(*args)
+
+    def _first_parallel(self, args: tuple[Any, ...]) -> Any:
+        """With this number of threads, from this one of Python's: libgomp starts its workers."""
+        before = _tasks()
+        _told.threads = get_num_threads()
+        _numba().set_num_threads(_told.threads)
+        result = self._parallel(*args)
+        if _core is not None and _numba().threading_layer() == "omp":
+            _told.workers, _told.cpu = (*(_told.workers or ()), *(_tasks() - before)), -1
+        return result
 
     def __call__(self, work: int, *args: Any) -> Any:
         if work < Kernel.serial_below:
