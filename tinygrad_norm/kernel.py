@@ -70,7 +70,7 @@ class _Told(threading.local):
     """What one of Python's threads has told numba, and libgomp's workers, which each of them has for itself."""
 
     threads = 0
-    workers: tuple[int, ...] | None = None  # their numbers; None as long as nobody has looked for them
+    workers: tuple[int, ...] = ()  # the numbers of these
     cpu = -1  # which core they were last told to keep off: the one that this thread ran on
 
 
@@ -397,12 +397,12 @@ class Kernel:
 
     def _first_parallel(self, args: tuple[Any, ...]) -> Any:
         """With this number of threads, from this one of Python's: libgomp starts its workers."""
-        before = _tasks()
-        _told.threads = get_num_threads()
-        _numba().set_num_threads(_told.threads)
+        before, threads = _tasks(), get_num_threads()
+        _numba().set_num_threads(threads)
         result = self._parallel(*args)
+        _told.threads, _told.cpu = threads, -1
         if _core is not None and _numba().threading_layer() == "omp":
-            _told.workers, _told.cpu = (*(_told.workers or ()), *(_tasks() - before)), -1
+            _told.workers = (*_told.workers, *(_tasks() - before))  # a thread of another library that began meanwhile comes to no harm
         return result
 
     def __call__(self, work: int, *args: Any) -> Any:

@@ -197,7 +197,7 @@ def cross_entropy_backward_reference(
     q, kept = distribution(target, weight, smoothing, ignore, x)
     u = (dy[:, None] / np.float64(norm)).astype(x.dtype)
     p = np.exp(x - stats[:, 0:1]) * stats[:, 1:2]
-    dx[:] = np.where(kept, u * (q.sum(axis=1, keepdims=True) * p - q), 0)
+    dx[:] = np.where(kept, u * q.sum(axis=1, keepdims=True) * p - np.where(q == 0, 0, u * q), 0)  # an infinite u must not meet q = 0
 
 
 @kernel(reference=cross_entropy_backward_reference)
