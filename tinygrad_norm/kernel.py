@@ -274,8 +274,7 @@ def _compile(function: Callable[..., Any], *, parallel: bool, fastmath: set[str]
     options = {"fastmath": fastmath, "error_model": "numpy", "parallel": parallel, "nogil": parallel, "no_cfunc_wrapper": True, **options}
     if cached:
         try:
-            made, maker = (numba.njit(cache=True, **options)(copy) for _ in range(2))
-            return _with_one_cache(made, maker if parallel else None)
+            return _with_one_cache(numba.njit(cache=True, **options)(copy), numba.njit(cache=True, **options)(copy) if parallel else None)
         except RuntimeError:  # nowhere to write: neither beside the package nor in the home folder
             pass
     return numba.njit(**options)(copy)

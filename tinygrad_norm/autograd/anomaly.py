@@ -3,8 +3,8 @@
 √x at 0 has the derivative ∞, and 0·∞ is NaN: the forward looks well, and some steps later every weight is NaN. `detect_anomaly` stops the
 walk at the first op whose backward returns one, and shows the lines of the program that had called this op.
 
-Switched on, it takes a note of the callers of every op that is recorded (about 5 µs each) and looks at every gradient. Switched off it is one
-of the rare cases that an op and the walk each ask for in one question.
+Switched on, it takes a note of the callers of every op that is recorded (about 5 µs each) and looks at every gradient. Switched off it costs
+nothing of its own: an op, and the walk, ask for all that is rare in one question.
 """
 
 from __future__ import annotations

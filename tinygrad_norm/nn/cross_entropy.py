@@ -96,29 +96,6 @@ def cost(x, m, log_s):  # type: ignore[no-untyped-def]
     return log_s - (x - m)
 
 
-@device
-def from_exponentials(dx, n, t, u, over_s, weight, smoothing):  # type: ignore[no-untyped-def]
-    """Row n of dx, in which the exponentials of (1) stand, becomes u (Q p − q), (5)."""
-    classes = dx.shape[1]
-    one = dx.dtype.type(1)
-    hit = u  # u·(q's part at t)
-    if weight is not None:
-        hit *= weight[t]
-    whole = hit  # u Q
-    if smoothing is not None:
-        hit *= dx.dtype.type(1 - smoothing)
-        off, whole = u * dx.dtype.type(smoothing / classes), hit
-        for k in range(classes):
-            whole += off * (one if weight is None else weight[k])
-    scale = whole * over_s
-    for k in range(classes):
-        dx[n, k] *= scale  # u Q p
-    dx[n, t] -= hit
-    if smoothing is not None:
-        for k in range(classes):
-            dx[n, k] -= off * (one if weight is None else weight[k])
-
-
 @kernel(reference=cross_entropy_forward_reference)
 def cross_entropy_forward(x, target, weight, smoothing, ignore, double, losses, stats, dx):  # type: ignore[no-untyped-def]
     rows, classes = x.shape
@@ -145,7 +122,7 @@ def cross_entropy_forward(x, target, weight, smoothing, ignore, double, losses, 
                     e = exp_below(x[n, k] - m, double)
                     dx[n, k] = e
                     s += e
-                from_exponentials(dx, n, t, u, one / s, weight, smoothing)
+                from_exponentials(dx, n, t, u, one / s, weight, smoothing)  # (5)
             else:
                 for k in range(classes):
                     s += exp_below(x[n, k] - m, double)
@@ -198,6 +175,30 @@ def cross_entropy_backward_reference(
     u = (dy[:, None] / np.float64(norm)).astype(x.dtype)
     p = np.exp(x - stats[:, 0:1]) * stats[:, 1:2]
     dx[:] = np.where(kept, u * q.sum(axis=1, keepdims=True) * p - np.where(q == 0, 0, u * q), 0)  # an infinite u must not meet q = 0
+
+
+@device
+def from_exponentials(dx, n, t, u, over_s, weight, smoothing):  # type: ignore[no-untyped-def]
+    """Row n of dx, in which the exponentials of (1) stand, becomes u (Q p − q), (5)."""
+    classes = dx.shape[1]
+    one = dx.dtype.type(1)
+    hit = u  # u·(q's part at t)
+    if weight is not None:
+        hit *= weight[t]
+    if smoothing is not None:
+        hit *= dx.dtype.type(1 - smoothing)
+    whole = hit  # u Q
+    if smoothing is not None:
+        off = u * dx.dtype.type(smoothing / classes)
+        for k in range(classes):
+            whole += off * (one if weight is None else weight[k])
+    scale = whole * over_s
+    for k in range(classes):
+        dx[n, k] *= scale  # u Q p
+    dx[n, t] -= hit
+    if smoothing is not None:
+        for k in range(classes):
+            dx[n, k] -= off * (one if weight is None else weight[k])
 
 
 @kernel(reference=cross_entropy_backward_reference)
