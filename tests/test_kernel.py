@@ -212,7 +212,7 @@ x, cores = np.ones(1 << 19, np.float32), os.sched_getaffinity(0)
 def step(core):
     os.sched_setaffinity(threading.get_native_id(), {core})
     os.sched_setaffinity(threading.get_native_id(), cores)  # where we are by now
-    relu_forward(x.size, x, np.empty_like(x))
+    relu_forward[x.size](x, np.empty_like(x))
     told = [kernels._told.cpu not in os.sched_getaffinity(worker) < cores for worker in kernels._told.workers]
     return all(told) and len(told) > 0
 def steps():
@@ -292,10 +292,10 @@ def test_the_choice_of_serial_or_parallel_is_by_size(monkeypatch):
     monkeypatch.setattr(scale, "_serial", None)
     limit, threads = kernels._state["parallel_from"], tg.get_num_threads()
     for work in (1, limit - 1, limit, 10 * limit):
-        scale(work, np.ones(1), 1.0, np.ones(1))
+        scale[work](np.ones(1), 1.0, np.ones(1))
     tg.set_num_threads(1)
     try:
-        scale(10 * limit, np.ones(1), 1.0, np.ones(1))
+        scale[10 * limit](np.ones(1), 1.0, np.ones(1))
     finally:
         tg.set_num_threads(threads)
         tg.set_backend(before)

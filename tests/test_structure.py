@@ -125,6 +125,5 @@ def test_every_public_name_is_there_and_documented():
 
 
 def test_what_is_not_there_says_so():
-    for call in (lambda: tinygrad_norm.cumsum, lambda: tinygrad_norm.ones(2).cumsum):
-        with pytest.raises(AttributeError, match="keeps the part of torch"):
-            call()
+    with pytest.raises(AttributeError, match="keeps the part of torch"):
+        tinygrad_norm.cumsum  # noqa: B018

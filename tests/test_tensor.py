@@ -218,7 +218,7 @@ def test_a_shallow_copy_is_known_to_be_the_same_memory():
 
 
 def test_what_is_not_there_says_so():
-    with pytest.raises(AttributeError, match=r"Tensor has no attribute 'svd': tinygrad_norm keeps the part of torch"):
+    with pytest.raises(AttributeError, match="'Tensor' object has no attribute 'svd'"):
         tg.ones(2).svd()
     assert not hasattr(tg.ones(2), "cuda")
     assert "softmax" in dir(tg.Tensor)

@@ -32,6 +32,7 @@ observers: list[Callable[[Function, Sequence[Tensor], Sequence[Any]], None]] = [
 
 _UNWATCHED = [0, 0]  # the writes to what is no Tensor's memory: none
 _ndarray, _new = np.ndarray, object.__new__
+_DIFFERENTIABLE = {kind: kind.kind == "f" for kind in SUPPORTED}  # by the element types that a Tensor can hold
 
 
 class Function:
@@ -199,6 +200,7 @@ class Function:
         node = cls()
         node.edges = edges = []
         arrays: list[Any] = []
+        ids: list[int] = []
         writes: list[Any] = []
         recording, special = False, mode.inference or observers
         for a in args:
@@ -211,23 +213,28 @@ class Function:
                 if a._base is not None and mode.grad:
                     check_view(a, cls.name)
                 edges.append(edge)
-                arrays.append(a._data)
-                written = a._writes
+                data, written = a._data, a._writes
                 writes.append(written)
                 if written is None:
                     special = True
             else:
+                data = a
                 edges.append(None)
-                arrays.append(a)
                 writes.append(_UNWATCHED)
+            arrays.append(data)
+            ids.append(id(data))
         if recording and not mode.grad:
             recording, node.edges = False, [None] * len(edges)
-        results = cls.forward(node, *arrays, **params)
-        for x in arrays:
-            if x is results:  # forward handed an input on
-                special = True
-        if special or type(results) is not _ndarray or results.base is not None or results.dtype not in SUPPORTED or node._constant:
-            return node._finish(results, arrays, args, writes, recording)
+        if len(arrays) == 1 and not params:  # unpacking one argument would double what the call costs
+            results = cls.forward(node, data)
+        else:
+            results = cls.forward(node, *arrays, **params)
+        if special or type(results) is not _ndarray or results.base is not None or id(results) in ids or node._constant:
+            return node._finish(results, arrays, args, ids, writes, recording)
+        kind = results.dtype
+        differentiable = _DIFFERENTIABLE.get(kind)
+        if differentiable is None:
+            return node._finish(results, arrays, args, ids, writes, recording)  # which raises
         # One new array is what almost every op returns: what _finish does, for that case alone, is a microsecond faster.
         out = _new(Tensor)
         out._data = results
@@ -235,17 +242,16 @@ class Function:
         out._writes = written = [0, 0]
         if recording:
             node.order = next(clock)
-            kind = results.dtype
-            if kind.kind == "f":
+            if differentiable:
                 out._edge = node, 0
             node.outputs = ((results.shape, kind),)
             if node._saved:
-                arrays.append(results)
+                ids.append(id(results))
                 writes.append(written)
-                node._ids, node._writes = [*map(id, arrays)], writes
+                node._ids, node._writes = ids, writes
         return out
 
-    def _finish(self, results: Any, arrays: Sequence[Any], args: Sequence[Any], writes: list[Any], recording: bool) -> Any:
+    def _finish(self, results: Any, arrays: Sequence[Any], args: Sequence[Any], ids: list[int], writes: list[Any], recording: bool) -> Any:
         """The results as Tensors, views of the inputs among them; recorded, with their place in the graph."""
         values = results if type(results) is tuple else (results,)
         outs: list[Tensor] = []
@@ -263,7 +269,7 @@ class Function:
                 writes.append(out._writes)
             self.outputs = outputs
             if self._saved:
-                self._ids, self._writes = [*map(id, arrays), *map(id, values)], writes
+                self._ids, self._writes = [*ids, *map(id, values)], writes
                 if None in writes and any(written is None for _, written in self._places()):
                     raise RuntimeError("Inference tensors cannot be saved for backward. To work around you can make a clone to get a normal tensor.")
             if self._constant:

@@ -5,7 +5,7 @@
         for i in prange(len(x)):
             y[i] = factor * x[i]
 
-    scale(x.size, x, factor, y)             # the first argument is the amount of work: elements touched
+    scale[x.size](x, factor, y)             # in brackets the amount of work: elements touched
 
 Which of the three runs: the reference with the "numpy" backend (or where numba cannot be imported); the serial kernel for less than
 256k elements of work, where waking a second thread takes as long as it saves; the parallel kernel above. `prange` is Python's range until
@@ -75,6 +75,7 @@ class _Told(threading.local):
 
 
 _told = _Told()
+_serial_below = -1  # less work than this is the serial kernel's without another question; set with the backend
 _lock = threading.RLock()  # one parallel region at a time, in any thread
 _compile_lock = threading.RLock()
 _state: dict[str, Any] = {"numba": None, "backend": None, "threads": None, "forked": False, "parallel_from": 1 << 18, "announced": False, "workshop": None}
@@ -113,13 +114,14 @@ def set_backend(name: str) -> None:
         'numpy'
         >>> tg.set_backend(before)
     """
+    global _serial_below
     if name not in ("numba", "numpy"):
         raise ValueError(f"backend must be 'numba' or 'numpy'; got {name!r}")
     if name == "numba" and _numba() is None:
         print("tinygrad_norm: numba cannot be imported here; the NumPy references run instead (slower, the same numbers)", file=sys.stderr)
         name = "numpy"
     _state["backend"] = name
-    Kernel.serial_below = _state["parallel_from"] if name == "numba" else -1
+    _serial_below = _state["parallel_from"] if name == "numba" else -1
 
 
 def available_threads() -> int:
@@ -129,7 +131,7 @@ def available_threads() -> int:
 
 def chunks(work: int) -> int:
     """Into how many parts a kernel that sums by parts should divide that much work: one where it runs serially."""
-    return 1 if work < Kernel.serial_below else get_num_threads()
+    return 1 if work < _serial_below else get_num_threads()
 
 
 def get_num_threads() -> int:
@@ -358,8 +360,6 @@ class Kernel:
         function: the loop nest as Python.
     """
 
-    serial_below = -1  # less work than this is the serial kernel's without another question; set with the backend
-
     def __init__(self, function: Callable[..., Any], reference: Callable[..., Any]) -> None:
         self.function = function
         self.reference = reference
@@ -404,15 +404,20 @@ class Kernel:
             _told.workers = (*_told.workers, *(_tasks() - before))  # a thread of another library that began meanwhile comes to no harm
         return result
 
-    def __call__(self, work: int, *args: Any) -> Any:
-        if work < Kernel.serial_below:
-            return (self._serial or self.serial)(*args)
+    def referred(self, *args: Any) -> Any:
+        """Runs the reference, in which infinity and NaN are results like others, as in a kernel."""
+        with np.errstate(all="ignore"):
+            return self.reference(*args)
+
+    def __getitem__(self, work: int) -> Callable[..., Any]:
+        """Which of the three runs for that much work; calling it through brackets, as numba.cuda's kernels are, spares packing the arguments twice."""
+        if work < _serial_below:
+            return self._serial or self.serial
         if (_state["backend"] or get_backend()) == "numpy":
-            with np.errstate(all="ignore"):  # infinity and NaN are results like others, as in a kernel
-                return self.reference(*args)
+            return self.referred
         if work >= _state["parallel_from"] and not _state["forked"] and get_num_threads() > 1:
-            return self.parallel(*args)
-        return self.serial(*args)
+            return self.parallel
+        return self.serial
 
 
 def ready(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -60,6 +60,7 @@ class Tensor(TensorMethods):
         tensor(6.)
     """
 
+    # No __getattr__, not even for a kinder error: with one, Python looks for all attributes of all Tensors the long way, a tenth of a small step.
     __slots__ = ("__weakref__", "_base", "_data", "_edge", "_grad", "_hooks", "_writes")
     __array_priority__ = 1000  # ndarray + Tensor asks Tensor.__radd__
 
@@ -248,12 +249,6 @@ class Tensor(TensorMethods):
 
     def __contains__(self, element: Any) -> bool:
         return bool((self == element).any())
-
-    def __getattr__(self, name: str) -> Any:  # reached only for names that are not there
-        raise AttributeError(
-            f"Tensor has no attribute {name!r}: tinygrad_norm keeps the part of torch that its layers, notebooks and documents use; "
-            f"dir(Tensor) lists it"
-        )
 
     def __copy__(self) -> Tensor:
         if not self.is_leaf:

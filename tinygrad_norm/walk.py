@@ -23,6 +23,7 @@ __all__ = ["backward", "grad", "run_backward"]
 
 # -- 1. The walk ------------------------------------------------------------------------------------------------------------------
 
+_ndarray = np.ndarray
 examiners: list[Callable[[Function, Any], None]] = []  # called with every node and what its backward returned: autograd.detect_anomaly
 
 
@@ -89,19 +90,19 @@ def run_backward(
                     source, index = edge
                     outputs = source.outputs
                     shape, kind = outputs[index]
-                    if type(g) is not np.ndarray or g.shape != shape or g.dtype is not kind:
+                    if type(g) is not _ndarray or g.shape != shape or g.dtype is not kind:
                         g = _fit(node, results, g, shape, kind, create_graph)
                     key = -source.order
-                    entry = waiting.get(key)
-                    if entry is None:
-                        entry = waiting[key] = [source, None] if len(outputs) == 1 else [source] + [None] * len(outputs)
+                    if key not in waiting:
+                        waiting[key] = [source, g] if len(outputs) == 1 else [source, *[None] * index, g, *[None] * (len(outputs) - index - 1)]
                         heappush(heap, key)
-                    index += 1
-                    arrived = entry[index]
-                    entry[index] = g if arrived is None else _plus(arrived, g)
+                        continue
+                    entry = waiting[key]
+                    arrived = entry[index + 1]
+                    entry[index + 1] = g if arrived is None else _plus(arrived, g)
                 else:
                     data = edge._data
-                    if type(g) is not np.ndarray or g.shape != data.shape or g.dtype is not data.dtype:
+                    if type(g) is not _ndarray or g.shape != data.shape or g.dtype is not data.dtype:
                         g = _fit(node, results, g, data.shape, data.dtype, create_graph)
                     if edge in leaves:
                         leaves[edge] = _plus(leaves[edge], g)
@@ -120,7 +121,12 @@ def run_backward(
                     continue
             if len(entry) > 2:
                 entry[1:] = [_zeros(meta, create_graph) if g is None else g for g, meta in zip(entry[1:], node.outputs)]
-            results = type(node).backward(*entry) if plain else _examined_backward(node, entry, create_graph)
+            if not plain:
+                results = _examined_backward(node, entry, create_graph)
+            elif len(entry) == 2:  # unpacking one argument would double what the call costs
+                results = type(node).backward(node, entry[1])
+            else:
+                results = type(node).backward(*entry)
             if type(results) is not tuple:
                 results = tuple(results) if type(results) is list else (results,)
             if not retain_graph and node._saved:
@@ -136,11 +142,11 @@ def run_backward(
                 g = _run_hooks(leaf._hooks, leaves[leaf], create_graph)
                 leaves[leaf] = g if create_graph else np.array(g, order="C")
         if accumulate:
-            for leaf in leaves:
+            for leaf, g in leaves.items():
                 if leaf._grad is None and not create_graph and leaf._edge is not None:
-                    leaf._grad = new_tensor(leaves[leaf])
+                    leaf._grad = new_tensor(g)
                 elif leaf._edge is not None:  # else it was told meanwhile to want none
-                    _accumulate(leaf, leaves[leaf])
+                    _accumulate(leaf, g)
     finally:
         mode.grad = before
         ERROR_STATE.reset(loud)

@@ -73,7 +73,7 @@ class ReLUFunction(Function):
 
     def forward(self, x: Array) -> Array:
         y = np.empty(x.shape, x.dtype)
-        relu_forward(x.size, ready(x).ravel(), y.ravel())
+        relu_forward[x.size](ready(x).ravel(), y.ravel())
         self.save_for_backward(y)
         return y
 
@@ -82,7 +82,7 @@ class ReLUFunction(Function):
         if isinstance(dy, Tensor):
             return select(as_array(y) <= 0, 0.0, dy)  # (2), recorded: linear in dy, constant in y wherever there is a derivative
         dx = np.empty(dy.shape, dy.dtype)
-        relu_backward(dy.size, ready(y).ravel(), ready(dy).ravel(), dx.ravel())
+        relu_backward[dy.size](y.ravel(), ready(dy).ravel(), dx.ravel())
         return dx
 
 
@@ -172,7 +172,7 @@ class GELUFunction(Function):
 
     def forward(self, x: Array) -> Array:
         y = np.empty(x.shape, x.dtype)
-        gelu_forward(2 * EXP_WORK * x.size, ready(x).reshape(-1), is_double(x), y.reshape(-1))
+        gelu_forward[2 * EXP_WORK * x.size](ready(x).reshape(-1), is_double(x), y.reshape(-1))
         self.save_for_backward(x)
         return y
 
@@ -182,7 +182,7 @@ class GELUFunction(Function):
             cumulative, density = _phi(x)
             return dy * (cumulative + x * density)  # (3)
         dx = np.empty(x.shape, x.dtype)
-        gelu_backward(2 * EXP_WORK * x.size, ready(x).reshape(-1), ready(dy).reshape(-1), is_double(x), dx.reshape(-1))
+        gelu_backward[2 * EXP_WORK * x.size](ready(x).reshape(-1), ready(dy).reshape(-1), is_double(x), dx.reshape(-1))
         return dx
 
 
@@ -249,7 +249,7 @@ class SiLUFunction(Function):
 
     def forward(self, x: Array) -> Array:
         y = np.empty(x.shape, x.dtype)
-        silu_forward(EXP_WORK * x.size, ready(x).reshape(-1), is_double(x), y.reshape(-1))
+        silu_forward[EXP_WORK * x.size](ready(x).reshape(-1), is_double(x), y.reshape(-1))
         self.save_for_backward(x)
         return y
 
@@ -259,7 +259,7 @@ class SiLUFunction(Function):
             s = sigmoid(x)
             return dy * s * (1 + x * (1 - s))  # (6)
         dx = np.empty(x.shape, x.dtype)
-        silu_backward(EXP_WORK * x.size, ready(x).reshape(-1), ready(dy).reshape(-1), is_double(x), dx.reshape(-1))
+        silu_backward[EXP_WORK * x.size](ready(x).reshape(-1), ready(dy).reshape(-1), is_double(x), dx.reshape(-1))
         return dx
 
 

@@ -184,7 +184,7 @@ def _weights(q: Array, k: Array, bias: Array | None, scale: float, causal: bool)
         numbers = np.arange(math.prod(heights)).reshape(heights)
         which = np.broadcast_to(numbers, z.shape[:-1]).reshape(-1)
         bias = ready(wide).reshape(-1, keys)
-    weigh(EXP_WORK * z.size, rows, z.dtype.type(scale), bias, None if which is None else ready(which), queries, causal, is_double(z))
+    weigh[EXP_WORK * z.size](rows, z.dtype.type(scale), bias, None if which is None else ready(which), queries, causal, is_double(z))
     return z
 
 
@@ -196,7 +196,7 @@ def _through_softmax(q: Any, k: Any, weights: Any, dp: Any, scale: float, mask_s
         keys = weights.shape[-1]
         rows = (weights.size // keys if keys else 0, keys)
         dz = ready(dp)
-        weigh_backward(2 * weights.size, ready(weights).reshape(rows), dz.reshape(rows))
+        weigh_backward[2 * weights.size](ready(weights).reshape(rows), dz.reshape(rows))
     dmask = None if mask_shape is None else sum_to(dz, mask_shape)
     return (dz @ k) * scale, (_mT(dz) @ q) * scale, dmask  # (7)
 

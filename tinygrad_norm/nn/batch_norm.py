@@ -278,7 +278,7 @@ class BatchNormFunction(Function):
             values = _as_2d_or_3d(x)
             run = batch_norm_forward if values.ndim == 2 else batch_norm_forward_3d
             chunks = min(get_num_threads(), len(values))
-            run(x.size, values, gamma, beta, eps, y.reshape(values.shape), stats, *running, momentum, chunks)
+            run[x.size](values, gamma, beta, eps, y.reshape(values.shape), stats, *running, momentum, chunks)
         self.save_for_backward(x, weight, stats)
         return y
 
@@ -298,7 +298,7 @@ def _gradients(dy: Array, x: Array, weight: Array | None, stats: Array) -> tuple
     gamma = np.ones(width, x.dtype) if weight is None else ready(weight)
     values = _as_2d_or_3d(x)
     run = batch_norm_backward if values.ndim == 2 else batch_norm_backward_3d
-    run(2 * x.size, _as_2d_or_3d(dy), values, gamma, stats, dx.reshape(values.shape), dweight, dbias, min(get_num_threads(), len(values)))
+    run[2 * x.size](_as_2d_or_3d(dy), values, gamma, stats, dx.reshape(values.shape), dweight, dbias, min(get_num_threads(), len(values)))
     return dx, dweight, dbias
 
 

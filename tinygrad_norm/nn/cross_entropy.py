@@ -21,6 +21,7 @@ and the two Jacobians, multiplied out, leave almost nothing to compute (5).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -241,18 +242,22 @@ class CrossEntropyFunction(Function):
 
     name = "NllLossBackward0"
     fresh_gradients = True
+    ready_dx: Iterator[Array] = iter(())
 
     def forward(self, x: Array, *, target: Target, reduction: str, shape: tuple[int, ...]) -> Array:
         rows = rows_along(x, 1 if x.ndim > 1 else 0)
         losses, stats = np.empty(len(rows), x.dtype), np.empty((len(rows), 2), x.dtype)
         at_once = reduction == "mean" and self.edges[0] is not None
         dx = np.empty(rows.shape, x.dtype) if at_once else rows[:0]
-        bad, norm, total, mean = cross_entropy_forward(EXP_WORK * x.size, rows, *target, is_double(x), losses, stats, dx)
+        labels, weight, smoothing, ignore = target
+        bad, norm, total, mean = cross_entropy_forward[EXP_WORK * x.size](
+            rows, labels, weight, smoothing, ignore, is_double(x), losses, stats, dx
+        )
         if bad:
-            raise out_of_bounds(target[0], rows.shape[1], target[3])
+            raise out_of_bounds(labels, rows.shape[1], ignore)
         self.target, self.stats = target, stats
         if at_once:
-            self.dx = dx
+            self.ready_dx = iter((dx,))
         self.norm = norm if reduction == "mean" else 1.0
         self.save_for_backward(x)
         if x.ndim > 2:
@@ -263,7 +268,7 @@ class CrossEntropyFunction(Function):
 
     def backward(self, dy: Any) -> Any:
         (x,) = self.saved_tensors
-        dx = self.__dict__.pop("dx", None)  # given away once: a second backward through a graph that was retained computes it anew
+        dx = next(self.ready_dx, None)  # given away once: a second backward through a graph that was retained computes it anew
         if isinstance(dy, Tensor):
             return CrossEntropyBackward.apply(dy, x, target=self.target, stats=self.stats, norm=self.norm)
         if dx is not None and dy.item() == 1:
@@ -276,7 +281,7 @@ def _input_gradient(dy: Array, x: Array, target: Target, stats: Array, norm: flo
     axis = 1 if x.ndim > 1 else 0
     rows = rows_along(x, axis)
     dx = np.empty(rows.shape, x.dtype)
-    cross_entropy_backward(EXP_WORK * x.size, ready(dy).reshape(-1), rows, *target, norm, is_double(x), stats, dx)
+    cross_entropy_backward[EXP_WORK * x.size](ready(dy).reshape(-1), rows, *target, norm, is_double(x), stats, dx)
     return rows_back(dx, x.shape, axis)
 
 

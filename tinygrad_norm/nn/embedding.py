@@ -96,7 +96,7 @@ class EmbeddingBackward(Function):
         width = dy.shape[-1]
         dw = np.empty((symbols, width), dy.dtype)
         parts = min(chunks(dy.size), max(width // 16, 1))  # a line of the cache belongs to one thread
-        put_rows(dy.size, index.reshape(-1), share, ready(dy).reshape(index.size, width), parts, dw)
+        put_rows[dy.size](index.reshape(-1), share, ready(dy).reshape(index.size, width), parts, dw)
         return dw
 
     def backward(self, u: Any) -> Any:

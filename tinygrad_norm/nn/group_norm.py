@@ -99,7 +99,7 @@ def group_norm_forward(x, weight, bias, eps, y, stats):  # type: ignore[no-untyp
 # Each group of a sample writes s and t of its own channels, so (6) adds the same numbers in the same order with any number of threads.
 
 
-def group_norm_backward_reference(dy: Array, x: Array, weight: Array, stats: Array, dx: Array, dweight: Array, dbias: Array, partial: Array) -> None:
+def group_norm_backward_reference(dy: Array, x: Array, weight: Array, stats: Array, dx: Array, dweight: Array, dbias: Array) -> None:
     """Equations (6) to (8) over the axes of dy and x (N, G, K, L)."""
     mean, shift, rstd = (stats[:, :, i, None, None] for i in range(3))
     xhat = (x - mean) * rstd - shift
@@ -110,8 +110,9 @@ def group_norm_backward_reference(dy: Array, x: Array, weight: Array, stats: Arr
 
 
 @kernel(reference=group_norm_backward_reference)
-def group_norm_backward(dy, x, weight, stats, dx, dweight, dbias, partial):  # type: ignore[no-untyped-def]
+def group_norm_backward(dy, x, weight, stats, dx, dweight, dbias):  # type: ignore[no-untyped-def]
     samples, groups, channels, length = x.shape
+    partial = np.empty((2, samples, groups, channels), x.dtype)
     zero, m = x.dtype.type(0), np.float64(channels * length)
     for i in prange(samples * groups):
         n, g = i // groups, i % groups
@@ -164,7 +165,7 @@ class GroupNormFunction(Function):
         if x.size:
             values = in_groups(x, groups)
             gamma, beta = of_channels(weight, 1, x, groups), of_channels(bias, 0, x, groups)
-            group_norm_forward(x.size, values, gamma, beta, eps, y.reshape(values.shape), stats)
+            group_norm_forward[x.size](values, gamma, beta, eps, y.reshape(values.shape), stats)
         self.groups = groups
         self.save_for_backward(x, weight, stats)
         return y
@@ -195,9 +196,8 @@ class GroupNormBackward(Function):
         dx, dweight, dbias = np.empty(x.shape, x.dtype), np.zeros(x.shape[1], x.dtype), np.zeros(x.shape[1], x.dtype)
         if x.size:
             values, gamma = in_groups(x, groups), of_channels(weight, 1, x, groups)
-            partial = np.empty((2, *values.shape[:3]), x.dtype)
             outs = dx.reshape(values.shape), dweight.reshape(gamma.shape), dbias.reshape(gamma.shape)
-            group_norm_backward(2 * x.size, in_groups(dy, groups), values, gamma, stats, *outs, partial)
+            group_norm_backward[2 * x.size](in_groups(dy, groups), values, gamma, stats, *outs)
         return dx, dweight, dbias
 
     def backward(self, u: Array, a: Array, b: Array) -> Any:

@@ -97,7 +97,7 @@ def layer_norm_forward(x, weight, bias, eps, y, stats):  # type: ignore[no-untyp
 #     J v = rstd (v − mean(v) − x̂ mean(v x̂)),       dx = J d                                        (8)
 
 
-def layer_norm_backward_reference(dy: Array, x: Array, weight: Array, stats: Array, dx: Array, dweight: Array, dbias: Array, partial: Array) -> None:
+def layer_norm_backward_reference(dy: Array, x: Array, weight: Array, stats: Array, dx: Array, dweight: Array, dbias: Array, parts: int) -> None:
     """Equations (5) and (8) on the rows of dy and x (N, D)."""
     mean, shift, rstd = stats[:, 0:1], stats[:, 1:2], stats[:, 2:3]
     xhat = (x - mean) * rstd - shift
@@ -108,9 +108,9 @@ def layer_norm_backward_reference(dy: Array, x: Array, weight: Array, stats: Arr
 
 
 @kernel(reference=layer_norm_backward_reference)
-def layer_norm_backward(dy, x, weight, stats, dx, dweight, dbias, partial):  # type: ignore[no-untyped-def]
+def layer_norm_backward(dy, x, weight, stats, dx, dweight, dbias, parts):  # type: ignore[no-untyped-def]
     rows, width = x.shape
-    parts = len(partial)
+    partial = np.empty((parts, 2, width + APART), x.dtype)
     zero, d = x.dtype.type(0), x.dtype.type(width)
     for c in prange(parts):  # each part sums dγ and dβ by itself; then they are added in order: the same bits on every run
         for j in range(width):
@@ -169,7 +169,7 @@ class LayerNormFunction(Function):
         gamma = np.ones(width, x.dtype) if weight is None else weight.ravel()
         beta = np.zeros(width, x.dtype) if bias is None else bias.ravel()
         if x.size:
-            layer_norm_forward(x.size, rows, gamma, beta, eps, y if rows is x else y.reshape(rows.shape), stats)
+            layer_norm_forward[x.size](rows, gamma, beta, eps, y if rows is x else y.reshape(rows.shape), stats)
         self.shape = shape
         self.save_for_backward(x, weight, stats)
         return y
@@ -187,11 +187,10 @@ def _gradients(dy: Array, x: Array, weight: Array | None, stats: Array, shape: t
     rows = as_rows(x, width)
     dx = np.empty(rows.shape, x.dtype)
     dweight, dbias = np.empty(width, x.dtype), np.empty(width, x.dtype)
-    partial = np.empty((chunks(2 * x.size), 2, width + APART), x.dtype)
     gamma = np.ones(width, x.dtype) if weight is None else weight.ravel()
     if not x.size:
         return dx.reshape(x.shape), np.zeros(shape, x.dtype), np.zeros(shape, x.dtype)
-    layer_norm_backward(2 * x.size, as_rows(dy, width), rows, gamma, stats, dx, dweight, dbias, partial)
+    layer_norm_backward[2 * x.size](as_rows(dy, width), rows, gamma, stats, dx, dweight, dbias, chunks(2 * x.size))
     if x.ndim == 2 and len(shape) == 1:
         return dx, dweight, dbias
     return dx.reshape(x.shape), dweight.reshape(shape), dbias.reshape(shape)
@@ -326,18 +325,21 @@ class LayerNorm(AffineNorm):
 
 def check_normalized(op: str, input: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None = None) -> None:
     """The input ends in `shape`, γ and β have it, and all are of one floating point type: TypeError or RuntimeError otherwise."""
-    check_tensor(input, op)
+    if not isinstance(input, Tensor):
+        check_tensor(input, op)
     x = input._data
+    kind = x.dtype
     if not shape:
         raise RuntimeError(f"Expected normalized_shape to be at least 1-dimensional, i.e., containing at least one element, but got {list(shape)}")
     for what, t in (("weight", weight), ("bias", bias)):
         if t is not None:
-            check_tensor(t, op)
+            if not isinstance(t, Tensor):
+                check_tensor(t, op)
             if t._data.shape != shape:
                 raise RuntimeError(
                     f"Expected {what} to be of same shape as normalized_shape, but got {what} of shape {list(t.shape)} and normalized_shape = {list(shape)}"
                 )
-            if t._data.dtype != x.dtype:
+            if t._data.dtype != kind:
                 raise RuntimeError(
                     f"{op}: mixed dtype: the input is {input.dtype}, {what} is {t.dtype}: convert the input with .to({what}.dtype), or the layer"
                 )
@@ -345,7 +347,7 @@ def check_normalized(op: str, input: Tensor, shape: tuple[int, ...], weight: Ten
         raise RuntimeError(
             f"Given normalized_shape={list(shape)}, expected input with shape [{', '.join(['*', *map(str, shape)])}], but got input of size{list(x.shape)}"
         )
-    if x.dtype.kind != "f":
+    if kind.kind != "f":
         raise RuntimeError(f"{op}: the input must be floating point; got {input.dtype}: convert it with .float()")
 
 

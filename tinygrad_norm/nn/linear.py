@@ -50,15 +50,15 @@ def add_bias(y, bias):  # type: ignore[no-untyped-def]
 # -- 2. Backward: its gradient --------------------------------------------------------------------------------------------------------
 
 
-def sum_rows_reference(dy: Array, db: Array, partial: Array) -> None:
+def sum_rows_reference(dy: Array, db: Array, parts: int) -> None:
     """db = Σₙ dy."""
     np.sum(dy, axis=0, out=db)
 
 
 @kernel(reference=sum_rows_reference)
-def sum_rows(dy, db, partial):  # type: ignore[no-untyped-def]
+def sum_rows(dy, db, parts):  # type: ignore[no-untyped-def]
     rows, width = dy.shape
-    parts = len(partial)
+    partial = np.empty((parts, width + APART), dy.dtype)
     for c in prange(parts):  # each chunk of rows into a row of its own, then those in order: the same bits on every run
         for o in range(width):
             partial[c, o] = 0
@@ -74,9 +74,8 @@ def sum_rows(dy, db, partial):  # type: ignore[no-untyped-def]
 
 def bias_gradient(dy: Array) -> Array:
     """Σₙ dy over the rows of (N, O)."""
-    width = dy.shape[1]
-    db = np.empty(width, dy.dtype)
-    sum_rows(dy.size, ready(dy), db, np.empty((chunks(dy.size), width + APART), dy.dtype))
+    db = np.empty(dy.shape[1], dy.dtype)
+    sum_rows[dy.size](ready(dy), db, chunks(dy.size))
     return db
 
 
@@ -103,9 +102,9 @@ class LinearFunction(Function):
         rows = x if x.ndim == 2 else as_matrix(x)
         y: Array = quiet.run(product, rows, weight.T)  # (1)
         if bias is not None:
-            add_bias(y.size, y, bias)
-        need_x, need_weight, _ = self.needs_input_grad
-        self.save_for_backward(x if need_weight else None, weight if need_x else None)
+            add_bias[y.size](y, bias)
+        from_x, from_weight, _ = self.edges  # None where no gradient will be asked for
+        self.save_for_backward(None if from_weight is None else x, None if from_x is None else weight)
         if x.ndim == 2:
             return y
         self.name = "ViewBackward0"
@@ -113,16 +112,16 @@ class LinearFunction(Function):
 
     def backward(self, dy: Any) -> Any:
         x, weight = self.saved_tensors
-        need_x, need_weight, need_bias = self.needs_input_grad
+        from_x, from_weight, from_bias = self.edges
         rows = dy if dy.ndim == 2 else as_matrix(dy)
         dx = dw = db = None
-        if need_x:
+        if from_x is not None:
             dx = product(rows, weight)  # (2)
             if dy.ndim != 2:
                 dx = dx.reshape(*dy.shape[:-1], dx.shape[-1])
-        if need_weight:
+        if from_weight is not None:
             dw = product(rows.T, x if x.ndim == 2 else as_matrix(x))  # (3)
-        if need_bias:
+        if from_bias is not None:
             db = rows.sum(0) if isinstance(rows, Tensor) else bias_gradient(rows)  # (4)
         return dx, dw, db
 

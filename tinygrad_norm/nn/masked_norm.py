@@ -82,7 +82,7 @@ def masked_layer_norm_forward(x, mask, weight, bias, eps, y, stats):  # type: ig
 
 
 def masked_layer_norm_backward_reference(
-    dy: Array, x: Array, mask: Array, weight: Array, stats: Array, dx: Array, dweight: Array, dbias: Array, partial: Array
+    dy: Array, x: Array, mask: Array, weight: Array, stats: Array, dx: Array, dweight: Array, dbias: Array, parts: int
 ) -> None:
     """Equations (3) and (4) on the rows of dy, x and mask (N, D)."""
     mean, shift, rstd, n = (stats[:, i : i + 1] for i in range(4))
@@ -94,9 +94,9 @@ def masked_layer_norm_backward_reference(
 
 
 @kernel(reference=masked_layer_norm_backward_reference)
-def masked_layer_norm_backward(dy, x, mask, weight, stats, dx, dweight, dbias, partial):  # type: ignore[no-untyped-def]
+def masked_layer_norm_backward(dy, x, mask, weight, stats, dx, dweight, dbias, parts):  # type: ignore[no-untyped-def]
     rows, width = x.shape
-    parts = len(partial)
+    partial = np.empty((parts, 2, width + APART), x.dtype)
     zero = x.dtype.type(0)
     for c in prange(parts):  # each part sums dγ and dβ by itself; then they are added in order: the same bits on every run
         for j in range(width):
@@ -141,7 +141,7 @@ class MaskedLayerNormFunction(Function):
         beta = np.zeros(width, x.dtype) if bias is None else bias.reshape(width)
         self.mask = as_rows(mask, width)
         if x.size:
-            masked_layer_norm_forward(x.size, rows, self.mask, gamma, beta, eps, y.reshape(rows.shape), stats)
+            masked_layer_norm_forward[x.size](rows, self.mask, gamma, beta, eps, y.reshape(rows.shape), stats)
         self.shape = shape
         self.save_for_backward(x, weight, stats)
         return y
@@ -174,9 +174,8 @@ class MaskedLayerNormBackward(Function):
         dx, dweight, dbias = np.empty(x.shape, x.dtype), np.zeros(shape, x.dtype), np.zeros(shape, x.dtype)
         gamma = np.ones(width, x.dtype) if weight is None else weight.reshape(width)
         if x.size:
-            partial = np.empty((chunks(2 * x.size), 2, width + APART), x.dtype)
             flat = dx.reshape(rows.shape), dweight.reshape(width), dbias.reshape(width)
-            masked_layer_norm_backward(2 * x.size, as_rows(dy, width), rows, mask, gamma, stats, *flat, partial)
+            masked_layer_norm_backward[2 * x.size](as_rows(dy, width), rows, mask, gamma, stats, *flat, chunks(2 * x.size))
         return dx, dweight, dbias
 
     def backward(self, u: Array, a: Array, b: Array) -> Any:

@@ -76,11 +76,11 @@ class Module(Register):
 
     forward: Callable[..., Any] = _forward_is_missing  # declared as a value: subclasses may take any arguments
 
-    def __call__(self, input: Any = _NOTHING, /, *others: Any, **kwargs: Any) -> Any:
-        # One input and no hooks is almost every call; passing on `*args, **kwargs` there would double what a call costs.
-        if self._hooks or kwargs or input is _NOTHING:
-            return self._call(() if input is _NOTHING else (input, *others), kwargs)
-        return self.forward(input, *others) if others else self.forward(input)
+    def __call__(self, input: Any = _NOTHING, other: Any = _NOTHING, /, *others: Any, **kwargs: Any) -> Any:
+        # One input or two and no hooks is almost every call; passing on `*args, **kwargs` there would double what a call costs.
+        if self._hooks or kwargs or others or input is _NOTHING:
+            return self._call(tuple(a for a in (input, other, *others) if a is not _NOTHING), kwargs)
+        return self.forward(input) if other is _NOTHING else self.forward(input, other)
 
     def _call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         for hook, before, with_kwargs in tuple(self._hooks.values()):  # a tuple: a hook may remove itself

@@ -162,7 +162,7 @@ class MemoryFunction(Function):
     def forward(self, gates: Array, c: Array) -> tuple[Array, Array]:
         width = c.shape[1]
         act, c_next = np.empty(gates.shape, gates.dtype), np.empty(c.shape, c.dtype)
-        memory_forward(gates.size, ready(gates), ready(c), act, c_next, is_double(c))
+        memory_forward[gates.size](ready(gates), ready(c), act, c_next, is_double(c))
         self.save_for_backward(gates, c, act)
         return c_next, act[:, 3 * width :]
 
@@ -174,7 +174,7 @@ class MemoryFunction(Function):
             parts = dc_next * g * i * (1 - i), dc_next * c * f * (1 - f), dc_next * i * (1 - g * g), do * o * (1 - o)  # (7)
             return cat(parts, 1), dc_next * f  # (8)
         dgates, dc = np.empty(gates.shape, gates.dtype), np.empty(c.shape, c.dtype)
-        memory_backward(gates.size, ready(dc_next), ready(do), act, ready(c), dgates, dc)
+        memory_backward[gates.size](ready(dc_next), ready(do), act, ready(c), dgates, dc)
         return dgates, dc
 
 

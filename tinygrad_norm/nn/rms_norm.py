@@ -76,7 +76,7 @@ def rms_norm_forward(x, weight, eps, y, scale):  # type: ignore[no-untyped-def]
 #     J v = r (v − x̂ mean(v x̂)),       dx = J d                                                      (7)
 
 
-def rms_norm_backward_reference(dy: Array, x: Array, weight: Array, scale: Array, dx: Array, dweight: Array, partial: Array) -> None:
+def rms_norm_backward_reference(dy: Array, x: Array, weight: Array, scale: Array, dx: Array, dweight: Array, parts: int) -> None:
     """Equations (4) and (7) on the rows of dy and x (N, D)."""
     r = scale[:, None]
     xhat, d = x * r, dy * weight
@@ -85,9 +85,9 @@ def rms_norm_backward_reference(dy: Array, x: Array, weight: Array, scale: Array
 
 
 @kernel(reference=rms_norm_backward_reference)
-def rms_norm_backward(dy, x, weight, scale, dx, dweight, partial):  # type: ignore[no-untyped-def]
+def rms_norm_backward(dy, x, weight, scale, dx, dweight, parts):  # type: ignore[no-untyped-def]
     rows, width = x.shape
-    parts = len(partial)
+    partial = np.empty((parts, width + APART), x.dtype)
     zero, d = x.dtype.type(0), x.dtype.type(width)
     for c in prange(parts):  # each part sums dγ by itself; then they are added in order: the same bits on every run
         for j in range(width):
@@ -131,7 +131,7 @@ class RMSNormFunction(Function):
         y, scale = np.empty(x.shape, x.dtype), np.empty(len(rows), x.dtype)
         gamma = np.ones(width, x.dtype) if weight is None else weight.reshape(width)
         if x.size:
-            rms_norm_forward(x.size, rows, gamma, eps, y.reshape(rows.shape), scale)
+            rms_norm_forward[x.size](rows, gamma, eps, y.reshape(rows.shape), scale)
         self.shape = shape
         self.save_for_backward(x, weight, scale)
         return y
@@ -156,8 +156,7 @@ class RMSNormBackward(Function):
         dx, dweight = np.empty(x.shape, x.dtype), np.zeros(shape, x.dtype)
         gamma = np.ones(width, x.dtype) if weight is None else weight.reshape(width)
         if x.size:
-            partial = np.empty((chunks(2 * x.size), width + APART), x.dtype)
-            rms_norm_backward(2 * x.size, as_rows(dy, width), rows, gamma, scale, dx.reshape(rows.shape), dweight.reshape(width), partial)
+            rms_norm_backward[2 * x.size](as_rows(dy, width), rows, gamma, scale, dx.reshape(rows.shape), dweight.reshape(width), chunks(2 * x.size))
         return dx, dweight
 
     def backward(self, u: Array, a: Array) -> Any:

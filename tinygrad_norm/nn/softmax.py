@@ -269,7 +269,7 @@ class SoftmaxFunction(Function):
     def forward(self, x: Array, *, axis: int) -> Array:
         rows = rows_along(x, axis)
         out = np.empty(rows.shape, x.dtype)
-        softmax_forward(EXP_WORK * x.size, rows, is_double(x), out)
+        softmax_forward[EXP_WORK * x.size](rows, is_double(x), out)
         y = rows_back(out, x.shape, axis)
         self.axis = axis
         self.save_for_backward(y)
@@ -281,7 +281,7 @@ class SoftmaxFunction(Function):
             return y * (dy - (dy * y).sum(dim=self.axis, keepdim=True))  # (6)
         rows = rows_along(y, self.axis)
         dx = np.empty(rows.shape, y.dtype)
-        softmax_backward(2 * y.size, rows, rows_along(dy, self.axis), dx)
+        softmax_backward[2 * y.size](rows, rows_along(dy, self.axis), dx)
         return rows_back(dx, y.shape, self.axis)
 
 
@@ -294,7 +294,7 @@ class LogSoftmaxFunction(Function):
     def forward(self, x: Array, *, axis: int) -> Array:
         rows = rows_along(x, axis)
         out = np.empty(rows.shape, x.dtype)
-        log_softmax_forward(EXP_WORK * x.size, rows, is_double(x), out)
+        log_softmax_forward[EXP_WORK * x.size](rows, is_double(x), out)
         y = rows_back(out, x.shape, axis)
         self.axis = axis
         self.save_for_backward(y)
@@ -306,7 +306,7 @@ class LogSoftmaxFunction(Function):
             return dy - y.exp() * dy.sum(dim=self.axis, keepdim=True)  # (5)
         rows = rows_along(y, self.axis)
         dx = np.empty(rows.shape, y.dtype)
-        log_softmax_backward(EXP_WORK * y.size, rows, rows_along(dy, self.axis), is_double(y), dx)
+        log_softmax_backward[EXP_WORK * y.size](rows, rows_along(dy, self.axis), is_double(y), dx)
         return rows_back(dx, y.shape, self.axis)
 
 

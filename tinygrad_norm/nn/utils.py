@@ -34,7 +34,7 @@ def sum_of_squares(x):  # type: ignore[no-untyped-def]
 def _norm(x: Array, p: float) -> float:
     """(Σ |xᵢ|ᵖ)^(1/p), its limits at ±∞, and for p = 0 how many are not zero."""
     if p == 2:
-        return math.sqrt(sum_of_squares(x.size, x.ravel()))
+        return math.sqrt(sum_of_squares[x.size](x.ravel()))
     if p == 0:
         return float(np.count_nonzero(x))
     if x.size == 0:

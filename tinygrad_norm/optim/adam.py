@@ -195,7 +195,7 @@ class Adam(Optimizer):
                     before, rate, root = t, lr / (1 - beta1**t), (1 - beta2**t) ** 0.5
                 options = (beta1, beta2, 1 - beta1, 1 - beta2, eps, rate, root, l2, keep, sign, amsgrad)
                 if param.flags.c_contiguous and m.flags.c_contiguous and v.flags.c_contiguous and u.flags.c_contiguous:
-                    adam_step(param.size, param.ravel(), grad.ravel(), m.ravel(), v.ravel(), u.ravel(), *options)
+                    adam_step[param.size](param.ravel(), grad.ravel(), m.ravel(), v.ravel(), u.ravel(), *options)
                 else:
                     quiet.run(adam_step.reference, param, grad, m, v, u, *options)
                 touch(p)

@@ -168,7 +168,7 @@ class SGD(Optimizer):
                 stepped.append(p)
                 param, grad = p._data, p._grad._data
                 if param.flags.c_contiguous:  # ravel() is a view of the parameter then; of a gradient, a copy is as good
-                    sgd_step(param.size, param.ravel(), grad.ravel(), lr, weight_decay)
+                    sgd_step[param.size](param.ravel(), grad.ravel(), lr, weight_decay)
                 else:
                     quiet.run(sgd_step.reference, param, grad, lr, weight_decay)
             touch(*stepped)
@@ -186,7 +186,7 @@ class SGD(Optimizer):
                 buffer = state["momentum_buffer"]._data
                 options = (lr, momentum, float(take), weight_decay, sign, nesterov)
                 if param.flags.c_contiguous and buffer.flags.c_contiguous:
-                    sgd_momentum_step(param.size, param.ravel(), grad.ravel(), buffer.ravel(), *options)
+                    sgd_momentum_step[param.size](param.ravel(), grad.ravel(), buffer.ravel(), *options)
                 else:
                     quiet.run(sgd_momentum_step.reference, param, grad, buffer, *options)
                 touch(p)
