@@ -42,7 +42,7 @@ def pytest_collection():
         return (yield)
     finally:
         gc.freeze()
-        gc.set_threshold(700, 10, 100)  # nor, ten times as often, through what comes later: numba
+        gc.set_threshold(20_000, 10, 100)  # nor, with 700 and 10, so often through what comes later, of numba for instance: a tenth of the whole time
         gc.enable()
 
 

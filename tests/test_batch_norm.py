@@ -191,11 +191,13 @@ def test_rows_in_order_have_the_statistics_of_rows_in_any(mean):
     """Then the mean of the rows so far, about which the next ones are summed, is always behind."""
     x = (np.sort(np.random.RandomState(6).standard_normal((100_003, 3)), axis=0) + mean).astype(np.float32)
     exact = x.astype(np.float64)
-    y, stats, total, var = np.empty_like(x), np.empty((3, 3), np.float32), np.zeros(3), np.zeros(3)
+    y, stats, running_mean, running_var = np.empty_like(x), np.empty((3, 3), np.float32), *np.zeros((2, 3), np.float32)
     for chunks in (1, 2):
-        room.batch_norm_forward.serial(x, np.ones(3, np.float32), np.zeros(3, np.float32), 1e-5, y, stats, total, var, 1.0, chunks)
-        np.testing.assert_allclose(total, exact.mean(0), rtol=1e-7, atol=2e-7)
-        np.testing.assert_allclose(var, exact.var(0, ddof=1), rtol=1e-6)
+        room.batch_norm_forward.serial(x, np.ones(3, np.float32), np.zeros(3, np.float32), 1e-5, y, stats, running_mean, running_var, 1.0, chunks)
+        first, shift, rstd = stats.astype(np.float64)
+        np.testing.assert_allclose(first + shift / rstd, exact.mean(0), rtol=1e-7, atol=2e-7)
+        np.testing.assert_allclose(1 / rstd**2 - 1e-5, exact.var(0), rtol=1e-6)
+        np.testing.assert_allclose(running_var, exact.var(0, ddof=1), rtol=1e-6)
         np.testing.assert_allclose(y, (exact - exact.mean(0)) / np.sqrt(exact.var(0) + 1e-5), atol=3e-6)
 
 

@@ -1,6 +1,7 @@
 """Kernels: switches, threads, forks, bounds, and that the package works without numba."""
 
 import ctypes.util
+import importlib
 import os
 import re
 import subprocess
@@ -301,3 +302,17 @@ def test_the_choice_of_serial_or_parallel_is_by_size(monkeypatch):
         tg.set_backend(before)
     large = "parallel" if threads > 1 else "serial"
     assert called == ["serial", "serial", large, large, "serial"]
+
+
+@pytest.mark.parametrize(("room", "name"), [("layer_norm", "layer_norm"), ("rms_norm", "rms_norm"), ("masked_norm", "masked_layer_norm")])
+def test_no_layout_of_a_weight_compiles_a_kernel_anew(room, name):
+    module = importlib.import_module(f"tinygrad_norm.nn.{room}")
+    ways = [getattr(module, f"{name}_{way}") for way in ("forward", "backward")]
+    x = tg.tensor(np.sin(np.arange(24.0)).reshape(4, 6), requires_grad=True)
+    mask = [tg.ones(4, 6, dtype=tg.bool)] if room == "masked_norm" else []
+    compiled = []
+    for weight in (np.arange(6.0), np.arange(12.0)[::2], np.arange(6.0)[::-1], np.broadcast_to(2.0, 6)):
+        y = getattr(tg.nn.functional, name)(x, *mask, (6,), tg.Tensor(weight, requires_grad=True))
+        y.backward(tg.ones_like(y))
+        compiled.append([k._serial and len(k._serial.signatures) for k in ways])
+    assert compiled == compiled[:1] * 4

@@ -120,7 +120,7 @@ def test_kernel_is_its_reference_serial_and_parallel(rows, width, kind, seed, ep
     results = []
     for which in ("reference", "serial", "parallel"):
         y, stats = np.empty_like(x), np.empty((rows, 3), dtype)
-        getattr(layer_norm_forward, which)(x, weight, bias, dtype(eps), y, stats)
+        getattr(layer_norm_forward, which)(x, weight, bias, eps, y, stats)
         dx, dweight, dbias = np.empty_like(x), np.empty_like(weight), np.empty_like(bias)
         getattr(layer_norm_backward, which)(dy, x, weight, stats, dx, dweight, dbias, 2)
         results.append([y, dx, dweight, dbias, stats[:, 2]])

@@ -119,7 +119,7 @@ def test_kernel_is_its_reference_serial_and_parallel(rows, width, kind, seed, ep
     results = []
     for which in ("reference", "serial", "parallel"):
         y, stats = np.empty_like(x), np.empty((rows, 4), dtype)
-        getattr(masked_layer_norm_forward, which)(x, mask, weight, bias, dtype(eps), y, stats)
+        getattr(masked_layer_norm_forward, which)(x, mask, weight, bias, eps, y, stats)
         dx, dweight, dbias = np.empty_like(x), np.empty_like(weight), np.empty_like(bias)
         getattr(masked_layer_norm_backward, which)(dy, x, mask, weight, stats, dx, dweight, dbias, 2)
         results.append([y, dx, dweight, dbias, stats[:, 2:]])

@@ -97,6 +97,8 @@ if _child == 0:
         _os._exit(_code)
 """
 JOIN = "assert _os.waitpid(_child, 0)[1] == 0, 'the run without torch ended its process'"
+# The garbage collector, which goes through all of torch again and again while that is imported, took a quarter of a notebook's time.
+SELDOM = "import gc as _gc; _gc.set_threshold(100_000, 20, 100)"
 NEVER = "import sys as _sys; assert 'torch' not in _sys.modules, 'torch was imported by a cell that does not say so'"
 
 
@@ -116,12 +118,13 @@ def execute(path, folder, with_answers=False, also_without_torch=False):
         if with_torch:
             fork = FORK.format(hidden=str(folder / "hidden"), sources=[cell.source for cell in with_torch], file=str(written))
             before.insert(cells.index(with_torch[0]), nbformat.v4.new_code_cell(fork))
+        before.insert(0, nbformat.v4.new_code_cell(SELDOM))
         after = [*after, nbformat.v4.new_code_cell(JOIN if with_torch else NEVER)]
     notebook.cells = [*before, *after]
     own = {name: str(folder / name.lower()) for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR")}
     search = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     client = nbclient.NotebookClient(
-        notebook, timeout=LONGEST * 3, kernel_name="python3", record_timing=False, coalesce_streams=True, resources={"metadata": {"path": str(folder)}}
+        notebook, timeout=LONGEST * 3, kernel_name="python3", record_timing=False, coalesce_streams=True, shutdown_kernel="immediate", resources={"metadata": {"path": str(folder)}}
     )
     client.execute(env={**os.environ, **own, "PYTHONPATH": search, "MPLBACKEND": "module://matplotlib_inline.backend_inline"})
     notebook.cells = cells

@@ -102,7 +102,7 @@ def test_kernel_is_its_reference_serial_and_parallel(rows, width, kind, seed, ep
     results = []
     for which in ("reference", "serial", "parallel"):
         y, scale = np.empty_like(x), np.empty(rows, dtype)
-        getattr(rms_norm_forward, which)(x, weight, dtype(eps), y, scale)
+        getattr(rms_norm_forward, which)(x, weight, eps, y, scale)
         dx, dweight = np.empty_like(x), np.empty_like(weight)
         getattr(rms_norm_backward, which)(dy, x, weight, scale, dx, dweight, 2)
         results.append([y, dx, dweight, scale])

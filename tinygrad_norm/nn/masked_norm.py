@@ -137,8 +137,8 @@ class MaskedLayerNormFunction(Function):
         width = math.prod(shape)
         rows = as_rows(x, width)
         y, stats = np.empty(x.shape, x.dtype), np.empty((len(rows), 4), x.dtype)
-        gamma = np.ones(width, x.dtype) if weight is None else weight.reshape(width)
-        beta = np.zeros(width, x.dtype) if bias is None else bias.reshape(width)
+        gamma = np.ones(width, x.dtype) if weight is None else weight.ravel()
+        beta = np.zeros(width, x.dtype) if bias is None else bias.ravel()
         self.mask = as_rows(mask, width)
         if x.size:
             masked_layer_norm_forward[x.size](rows, self.mask, gamma, beta, eps, y.reshape(rows.shape), stats)
@@ -172,7 +172,7 @@ class MaskedLayerNormBackward(Function):
         width = math.prod(shape)
         rows = as_rows(x, width)
         dx, dweight, dbias = np.empty(x.shape, x.dtype), np.zeros(shape, x.dtype), np.zeros(shape, x.dtype)
-        gamma = np.ones(width, x.dtype) if weight is None else weight.reshape(width)
+        gamma = np.ones(width, x.dtype) if weight is None else weight.ravel()
         if x.size:
             flat = dx.reshape(rows.shape), dweight.reshape(width), dbias.reshape(width)
             masked_layer_norm_backward[2 * x.size](as_rows(dy, width), rows, mask, gamma, stats, *flat, chunks(2 * x.size))

@@ -129,7 +129,7 @@ class RMSNormFunction(Function):
         width = math.prod(shape)
         rows = as_rows(x, width)
         y, scale = np.empty(x.shape, x.dtype), np.empty(len(rows), x.dtype)
-        gamma = np.ones(width, x.dtype) if weight is None else weight.reshape(width)
+        gamma = np.ones(width, x.dtype) if weight is None else weight.ravel()
         if x.size:
             rms_norm_forward[x.size](rows, gamma, eps, y.reshape(rows.shape), scale)
         self.shape = shape
@@ -154,7 +154,7 @@ class RMSNormBackward(Function):
         width = math.prod(shape)
         rows = as_rows(x, width)
         dx, dweight = np.empty(x.shape, x.dtype), np.zeros(shape, x.dtype)
-        gamma = np.ones(width, x.dtype) if weight is None else weight.reshape(width)
+        gamma = np.ones(width, x.dtype) if weight is None else weight.ravel()
         if x.size:
             rms_norm_backward[2 * x.size](as_rows(dy, width), rows, gamma, scale, dx.reshape(rows.shape), dweight.reshape(width), chunks(2 * x.size))
         return dx, dweight
