@@ -304,7 +304,7 @@ def test_an_ignored_index_may_be_a_class() -> None:
 # -- Kernels
 
 
-# Each with and without in each type, not all pairs of them: a kernel is compiled for each that stands here, and once more with its indices checked.
+# Each with and without in each type, not all pairs of them: for each that stands here a kernel is compiled.
 @pytest.mark.parametrize(
     ("dtype", "weighted", "smoothing"), [(np.float32, False, None), (np.float32, True, 0.1), (np.float64, False, 0.1), (np.float64, True, None)]
 )

@@ -101,7 +101,7 @@ def cost(x, m, log_s):  # type: ignore[no-untyped-def]
 def cross_entropy_forward(x, target, weight, smoothing, ignore, double, losses, stats, dx):  # type: ignore[no-untyped-def]
     rows, classes = x.shape
     zero, one = x.dtype.type(0), x.dtype.type(1)
-    bad, norm = 0, 0.0
+    bad, norm = 0, np.float64(0)
     for n in range(rows):
         t = target[n]
         if t != ignore:
