@@ -1,6 +1,6 @@
 """Every test starts from the same seeds, with gradients on and the usual printing, whatever the one before it did.
 
-The whole suite runs in a process for each core and one more (-n 0: in one). Each keeps torch and BLAS to one thread: a second one would wait for work by
+The whole suite runs in a process for each core (-n 0: in one). Each keeps torch and BLAS to one thread: a second one would wait for work by
 spinning, on the core of another process. The kernels of this package have their threads all the same.
 """
 
@@ -40,7 +40,7 @@ def pytest_xdist_auto_num_workers(config):
     """None where the command line names files: they have begun before others would be ready."""
     whole = all(Path(argument).is_dir() for argument in config.args)
     cores = tg.get_num_threads()
-    return min(cores + 1, MOST) if whole and cores > 1 else 0  # one more than cores: some tests wait for a deadline
+    return min(cores, MOST) if whole and cores > 1 else 0  # with one more, which would run while others wait for a deadline, it takes a tenth longer
 
 
 @pytest.hookimpl(wrapper=True)
