@@ -149,18 +149,18 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if not isinstance(input, Tensor) or not isinstance(weight, Tensor):
         check_tensor(input, "linear")
         check_tensor(weight, "linear")
-    x, w = input._data, weight._data
-    if w.ndim != 2 or not x.ndim or x.shape[-1] != w.shape[1]:
+    x, shape, kind = input._data, weight._data.shape, weight._data.dtype
+    if len(shape) != 2 or x.shape[-1:] != shape[1:]:
         raise RuntimeError(
             f"mat1 and mat2 shapes cannot be multiplied: linear takes input (…, I) and weight (O, I); got input {list(x.shape)} and weight "
-            f"{list(w.shape)}"
+            f"{list(shape)}"
         )
     if bias is not None and not isinstance(bias, Tensor):
         check_tensor(bias, "linear")
-    if x.dtype != w.dtype or (bias is not None and bias._data.dtype != w.dtype):
+    if x.dtype != kind or (bias is not None and bias._data.dtype != kind):
         types = [t.dtype for t in (input, weight, bias) if t is not None]
         raise RuntimeError(f"linear: input, weight and bias must have the same dtype, but got {types}: convert the input with .to(weight.dtype)")
-    if bias is None or bias._data.shape == w.shape[:1]:
+    if bias is None or bias._data.shape == shape[:1]:
         y: Tensor = LinearFunction.apply(input, weight, bias)
         return y
     y = LinearFunction.apply(input, weight, None)
