@@ -229,17 +229,20 @@ class Function:
             results = cls.forward(node, data)
         else:
             results = cls.forward(node, *arrays, **params)
-        if special or type(results) is not _ndarray or results.base is not None or id(results) in ids or node._constant:
+        if special or type(results) is not _ndarray or id(results) in ids or node._constant:
             return node._finish(results, arrays, args, ids, writes, recording)
         kind = results.dtype
         differentiable = _DIFFERENTIABLE.get(kind)
         if differentiable is None:
             return node._finish(results, arrays, args, ids, writes, recording)  # which raises
-        # One new array is what almost every op returns: what _finish does, for that case alone, is a microsecond faster.
+        # One new array, or one view, is what almost every op returns: what _finish does, for that case alone, is a microsecond faster.
         out = _new(Tensor)
         out._data = results
         out._edge = out._grad = out._base = out._hooks = None
         out._writes = written = [0, 0]
+        if results.base is not None:
+            _mark_views(out, arrays, args)
+            written = out._writes
         if recording:
             node.order = next(clock)
             if differentiable:
@@ -289,11 +292,16 @@ def _wrap(array: Any, cls: type[Function], arrays: Sequence[Any], args: Sequence
             raise TypeError(f"{cls.__name__}.forward returned a {type(array).__name__}; expected an array or a tuple of arrays")
         array = np.asarray(array)  # of 0-d results NumPy makes scalars
     out = new_tensor(array) if array.dtype in SUPPORTED else Tensor(array)  # which raises
-    base = array.base
+    _mark_views(out, arrays, args)
+    return out
+
+
+def _mark_views(out: Tensor, arrays: Sequence[Any], args: Sequence[Any]) -> None:
+    """Marks an output as the view that it is, if it shares an input's memory."""
+    array, base = out._data, out._data.base
     for x, arg in zip(arrays, args):
         if isinstance(arg, Tensor) and (x is array or (base is not None and (x is base or x.base is base))):
             mark_view(out, arg)
-    return out
 
 
 class AccumulateGrad(Function):
