@@ -127,7 +127,7 @@ def test_a_third_order():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize(("heads", "queries", "keys"), [(1, 1, 1), (3, 5, 7), (2, 7, 5), (5, 17, 37), (3, 4, 0)])
+@pytest.mark.parametrize(("heads", "queries", "keys"), [(1, 1, 1), (3, 5, 7), (2, 7, 5), (3, 64, 64), (3, 4, 0)])
 def test_kernels_against_their_references(heads, queries, keys, masked, causal, dtype):
     rng = np.random.default_rng(2)
     start = (rng.normal(size=(heads * queries, keys)) * 3).astype(dtype)
