@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import numpy as np
 import pytest
@@ -372,6 +373,18 @@ def test_what_is_right_and_far_too_slow_is_found_out(name, source, monkeypatch):
         assert answered(name, function, seed).right_in_general
     checked = load(name).check(function)
     assert checked.result.points == 0 and ("each path" if name == "a0" else "a derivative taken numerically") in str(checked)
+
+
+def test_too_slow_is_too_slow_where_the_inputs_took_their_time(monkeypatch):
+    """The deadline runs from before the inputs are copied, the clock from after."""
+    a0 = load("a0")
+    task = a0.tasks["walk"]
+    copied = type(task).arguments
+    monkeypatch.setattr(assignment, "time_limit", lambda task: 0.3)
+    monkeypatch.setattr(type(task), "arguments", lambda self, values: time.sleep(0.1 if len(values["nodes"]) > 100 else 0) or copied(self, values))
+    function, _ = written(TOO_SLOW["a0"][0])
+    checked = a0.check(function)
+    assert checked.result.points == 0 and "each path" in str(checked)
 
 
 def test_a_recursion_costs_a_share():
