@@ -197,6 +197,7 @@ def test_rows_in_order_have_the_statistics_of_rows_in_any(mean):
         first, shift, rstd = stats.astype(np.float64)
         np.testing.assert_allclose(first + shift / rstd, exact.mean(0), rtol=1e-7, atol=2e-7)
         np.testing.assert_allclose(1 / rstd**2 - 1e-5, exact.var(0), rtol=1e-6)
+        np.testing.assert_allclose(running_mean, exact.mean(0), rtol=1e-7, atol=2e-7)
         np.testing.assert_allclose(running_var, exact.var(0, ddof=1), rtol=1e-6)
         np.testing.assert_allclose(y, (exact - exact.mean(0)) / np.sqrt(exact.var(0) + 1e-5), atol=3e-6)
 

@@ -97,7 +97,8 @@ if _child == 0:
         _os._exit(_code)
 """
 JOIN = "assert _os.waitpid(_child, 0)[1] == 0, 'the run without torch ended its process'"
-# The garbage collector, which goes through all of torch again and again while that is imported, took a quarter of a notebook's time.
+# The garbage collector goes through all of torch again and again, while it is imported and once more when a kernel winds up: that took a quarter
+# of a notebook's time. So here it looks seldom, and the kernel is killed at the end.
 SELDOM = "import gc as _gc; _gc.set_threshold(100_000, 20, 100)"
 NEVER = "import sys as _sys; assert 'torch' not in _sys.modules, 'torch was imported by a cell that does not say so'"
 

@@ -378,7 +378,10 @@ def _shape_of(values: Any) -> str:
 
 @contextlib.contextmanager
 def _deadline(seconds: float) -> Iterator[list[float]]:
-    """TimeoutError in the code inside after so many seconds, where the system can do that (not on Windows, not in a thread); what it yields tells."""
+    """TimeoutError in the code inside after so many seconds, where the system can do that (not on Windows, not in a thread).
+
+    What it yields is an empty list until that happens, whatever the code inside does about the error.
+    """
     passed: list[float] = []
     if not hasattr(signal, "SIGALRM") or threading.current_thread() is not threading.main_thread():
         yield passed

@@ -101,7 +101,7 @@ def cost(x, m, log_s):  # type: ignore[no-untyped-def]
 def cross_entropy_forward(x, target, weight, smoothing, ignore, double, losses, stats, dx):  # type: ignore[no-untyped-def]
     rows, classes = x.shape
     zero, one = x.dtype.type(0), x.dtype.type(1)
-    bad, norm = 0, np.float64(0)
+    bad, norm = 0, np.float64(0)  # not 0.0, by which Python cannot divide: it runs this as well, in the tests
     for n in range(rows):
         t = target[n]
         if t != ignore:
@@ -242,7 +242,7 @@ class CrossEntropyFunction(Function):
 
     name = "NllLossBackward0"
     fresh_gradients = True
-    ready_dx: Iterator[Array] = iter(())
+    ready_dx: Iterator[Array] = iter(())  # of one gradient or none: next() hands it to one thread alone
 
     def forward(self, x: Array, *, target: Target, reduction: str, shape: tuple[int, ...]) -> Array:
         rows = rows_along(x, 1 if x.ndim > 1 else 0)

@@ -325,16 +325,14 @@ class LayerNorm(AffineNorm):
 
 def check_normalized(op: str, input: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None = None) -> None:
     """The input ends in `shape`, γ and β have it, and all are of one floating point type: TypeError or RuntimeError otherwise."""
-    if not isinstance(input, Tensor):
-        check_tensor(input, op)
+    check_tensor(input, op)
     x = input._data
     kind = x.dtype
     if not shape:
         raise RuntimeError(f"Expected normalized_shape to be at least 1-dimensional, i.e., containing at least one element, but got {list(shape)}")
     for what, t in (("weight", weight), ("bias", bias)):
         if t is not None:
-            if not isinstance(t, Tensor):
-                check_tensor(t, op)
+            check_tensor(t, op)
             if t._data.shape != shape:
                 raise RuntimeError(
                     f"Expected {what} to be of same shape as normalized_shape, but got {what} of shape {list(t.shape)} and normalized_shape = {list(shape)}"
