@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .dtype import SUPPORTED
-from .grad_mode import mode
+from .grad_mode import inferring, mode
 from .tensor import LEAF, Edge, Tensor, check_view, clock, last_write, mark_view, new_tensor
 
 __all__ = ["Function"]
@@ -202,7 +202,7 @@ class Function:
         arrays: list[Any] = []
         ids: list[int] = []
         writes: list[Any] = []
-        recording, special = False, mode.inference or observers
+        recording, special = False, bool(inferring or observers)
         for a in args:
             if isinstance(a, Tensor):
                 edge = a._edge

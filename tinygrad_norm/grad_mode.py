@@ -19,6 +19,7 @@ class _Mode(threading.local):
 
 
 mode = _Mode()
+inferring: list[None] = []  # one element for each inference_mode that some thread is in: to ask a thread's own `mode` takes ten times as long
 
 
 class _GradMode:
@@ -39,9 +40,13 @@ class _GradMode:
         mode.grad = grad
         if inference is not None:
             mode.inference = inference
+        if inference:
+            inferring.append(None)
 
     def __exit__(self, *exc: object) -> None:
         mode.grad, mode.inference = self._before.pop()
+        if self._wanted[1]:
+            inferring.pop()
 
     def __call__(self, function: F) -> F:
         if inspect.isgeneratorfunction(function):

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from .dtype import SUPPORTED, Size, dtype, from_numpy_dtype
-from .grad_mode import mode
+from .grad_mode import inferring, mode
 from .printing import tensor_repr
 
 if TYPE_CHECKING:
@@ -281,7 +281,7 @@ def new_tensor(array: Array) -> Tensor:
     out = _new(Tensor)
     out._data = array
     out._edge = out._grad = out._base = out._hooks = None
-    out._writes = None if mode.inference else [0, 0]
+    out._writes = None if inferring and mode.inference else [0, 0]
     return out
 
 

@@ -57,6 +57,7 @@ def run_backward(
     Every value's slot is complete when its node is the youngest that waits, because all its consumers are younger. Gradients are
     arrays on the way, Tensors under create_graph. Nothing reaches a leaf's .grad before the whole walk has succeeded.
     """
+    # No comprehension stands in here: Python keeps the names that one of them uses in cells, for the whole function, and its loop slows down.
     heap: list[int] = []  # -order of the nodes that wait: the youngest comes first
     waiting: dict[int, list[Any]] = {}  # by -order: the node, and the gradient of each of its outputs
     leaves: dict[Tensor, Any] = {}  # the gradient of each; as an array, one that nothing else holds
@@ -76,7 +77,7 @@ def run_backward(
             check_view(t, "backward")
             if accumulate:
                 t.retain_grad()
-        wanted = {_edge_to(t) for t in inputs}
+        wanted = set(map(_edge_to, inputs))
         needed = _nodes_towards(wanted, edges)
 
     before, mode.grad = mode.grad, create_graph
@@ -116,11 +117,11 @@ def run_backward(
             if node._watched:
                 _node_hooks(entry, create_graph)
             if wanted is not None:
-                captured.update(((node, i), g) for i, g in enumerate(entry[1:]) if (node, i) in wanted)
+                _capture(entry, wanted, captured)
                 if node not in needed:
                     continue
             if len(entry) > 2:
-                entry[1:] = [_zeros(meta, create_graph) if g is None else g for g, meta in zip(entry[1:], node.outputs)]
+                _fill_up(entry, create_graph)
             if not plain:
                 results = _examined_backward(node, entry, create_graph)
             elif len(entry) == 2:  # unpacking one argument would double what the call costs
@@ -152,8 +153,7 @@ def run_backward(
         ERROR_STATE.reset(loud)
     if accumulate or inputs is None:
         return []
-    found = [leaves.get(t) if t._edge is LEAF else captured.get(t._edge) for t in inputs]
-    return [g if g is None or isinstance(g, Tensor) else Tensor(np.array(g)) for g in found]
+    return _asked_for(inputs, leaves, captured)
 
 
 # -- 2. Its two doors -------------------------------------------------------------------------------------------------------------
@@ -315,6 +315,23 @@ def _nodes_towards(wanted: set[Any], roots: Sequence[Edge]) -> set[Function]:
                 needed.add(consumer)
                 stack.append(consumer)
     return needed
+
+
+def _capture(entry: list[Any], wanted: set[Any], captured: dict[Any, Any]) -> None:
+    """Notes the gradients of those outputs of a node that are asked for; they stand in `entry` after the node."""
+    node = entry[0]
+    captured.update(((node, i), g) for i, g in enumerate(entry[1:]) if (node, i) in wanted)
+
+
+def _fill_up(entry: list[Any], create_graph: bool) -> None:
+    """Zeros for the outputs of a node that no gradient has reached."""
+    entry[1:] = [_zeros(meta, create_graph) if g is None else g for g, meta in zip(entry[1:], entry[0].outputs)]
+
+
+def _asked_for(inputs: Sequence[Tensor], leaves: dict[Tensor, Any], captured: dict[Any, Any]) -> list[Tensor | None]:
+    """The gradient of each input, None where none has come."""
+    found = [leaves.get(t) if t._edge is LEAF else captured.get(t._edge) for t in inputs]
+    return [g if g is None or isinstance(g, Tensor) else Tensor(np.array(g)) for g in found]
 
 
 def _examined_backward(node: Function, entry: list[Any], create_graph: bool) -> Any:

@@ -245,26 +245,28 @@ class CrossEntropyFunction(Function):
     ready_dx: Iterator[Array] = iter(())  # of one gradient or none: next() hands it to one thread alone
 
     def forward(self, x: Array, *, target: Target, reduction: str, shape: tuple[int, ...]) -> Array:
-        rows = rows_along(x, 1 if x.ndim > 1 else 0)
-        losses, stats = np.empty(len(rows), x.dtype), np.empty((len(rows), 2), x.dtype)
+        axes, kind = x.ndim, x.dtype
+        rows = rows_along(x, 1 if axes > 1 else 0)
+        count, classes = rows.shape
+        losses, stats = np.empty(count, kind), np.empty((count, 2), kind)
         at_once = reduction == "mean" and self.edges[0] is not None
-        dx = np.empty(rows.shape, x.dtype) if at_once else rows[:0]
+        dx = np.empty((count, classes), kind) if at_once else rows[:0]
         labels, weight, smoothing, ignore = target
-        bad, norm, total, mean = cross_entropy_forward[EXP_WORK * x.size](
+        bad, norm, total, mean = cross_entropy_forward[EXP_WORK * count * classes](
             rows, labels, weight, smoothing, ignore, is_double(x), losses, stats, dx
         )
         if bad:
-            raise out_of_bounds(labels, rows.shape[1], ignore)
+            raise out_of_bounds(labels, classes, ignore)
         self.target, self.stats = target, stats
         if at_once:
             self.ready_dx = iter((dx,))
         self.norm = norm if reduction == "mean" else 1.0
         self.save_for_backward(x)
-        if x.ndim > 2:
+        if axes > 2:
             self.name = "NllLoss2DBackward0"
         if reduction == "none":
             return losses.reshape(shape)
-        return np.array(mean if reduction == "mean" else total, x.dtype)
+        return np.array(mean if reduction == "mean" else total, kind)
 
     def backward(self, dy: Any) -> Any:
         (x,) = self.saved_tensors
@@ -359,16 +361,17 @@ def cross_entropy(
     if label_smoothing:
         _check_smoothing(label_smoothing)
     x, t = input._data, target._data
+    shape, labelled = x.shape, t.shape
     if x.dtype.kind != "f":
         raise NotImplementedError(f"cross_entropy is not implemented for {input.dtype}: logits are floating point; convert them with .float()")
-    if x.shape == t.shape and x.ndim:
+    if shape == labelled and shape:
         return _with_probabilities(input, target, weight, ignore_index, reduction, float(label_smoothing))
     check_classes("cross_entropy", input, target, weight)
     if not x.size and (t != ignore_index).any():
         raise out_of_bounds(t, 0, int(ignore_index))
     smoothing = float(label_smoothing) if label_smoothing else None
     against = t.flatten(), None if weight is None else weight._data.copy(), smoothing, int(ignore_index)
-    loss: Tensor = CrossEntropyFunction.apply(input, target=against, reduction=reduction, shape=t.shape if x.ndim > 1 else ())
+    loss: Tensor = CrossEntropyFunction.apply(input, target=against, reduction=reduction, shape=labelled if len(shape) > 1 else ())
     return loss
 
 

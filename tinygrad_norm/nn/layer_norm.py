@@ -162,17 +162,16 @@ class LayerNormFunction(Function):
     fresh_gradients = True
 
     def forward(self, x: Array, weight: Array | None, bias: Array | None, *, shape: tuple[int, ...], eps: float) -> Array:
-        width = math.prod(shape)
-        rows = as_rows(x, width)
-        y = np.empty(x.shape, x.dtype)
-        stats = np.empty((len(rows), 3), x.dtype)
-        gamma = np.ones(width, x.dtype) if weight is None else weight.ravel()
-        beta = np.zeros(width, x.dtype) if bias is None else bias.ravel()
-        if x.size:
-            layer_norm_forward[x.size](rows, gamma, beta, eps, y if rows is x else y.reshape(rows.shape), stats)
+        rows, kind = as_rows(x, math.prod(shape)), x.dtype
+        count, width = rows.shape
+        y, stats = np.empty((count, width), kind), np.empty((count, 3), kind)
+        gamma = np.ones(width, kind) if weight is None else weight.ravel()
+        beta = np.zeros(width, kind) if bias is None else bias.ravel()
+        if count and width:
+            layer_norm_forward[count * width](rows, gamma, beta, eps, y, stats)
         self.shape = shape
         self.save_for_backward(x, weight, stats)
-        return y
+        return y if rows is x else y.reshape(x.shape)
 
     def backward(self, dy: Any) -> Any:
         x, weight, stats = self.saved_tensors
@@ -183,15 +182,15 @@ class LayerNormFunction(Function):
 
 def _gradients(dy: Array, x: Array, weight: Array | None, stats: Array, shape: tuple[int, ...]) -> tuple[Array, Array, Array]:
     """dx, dγ and dβ, by (5) and (8), in the shapes of x, γ and β."""
-    width = math.prod(shape)
-    rows = as_rows(x, width)
-    dx = np.empty(rows.shape, x.dtype)
-    dweight, dbias = np.empty(width, x.dtype), np.empty(width, x.dtype)
-    gamma = np.ones(width, x.dtype) if weight is None else weight.ravel()
-    if not x.size:
-        return dx.reshape(x.shape), np.zeros(shape, x.dtype), np.zeros(shape, x.dtype)
-    layer_norm_backward[2 * x.size](as_rows(dy, width), rows, gamma, stats, dx, dweight, dbias, chunks(2 * x.size))
-    if x.ndim == 2 and len(shape) == 1:
+    rows, kind = as_rows(x, math.prod(shape)), x.dtype
+    count, width = rows.shape
+    work = 2 * count * width
+    if not work:
+        return np.empty(x.shape, kind), np.zeros(shape, kind), np.zeros(shape, kind)
+    dx, dweight, dbias = np.empty((count, width), kind), np.empty(width, kind), np.empty(width, kind)
+    gamma = np.ones(width, kind) if weight is None else weight.ravel()
+    layer_norm_backward[work](as_rows(dy, width), rows, gamma, stats, dx, dweight, dbias, chunks(work))
+    if rows is x and len(shape) == 1:
         return dx, dweight, dbias
     return dx.reshape(x.shape), dweight.reshape(shape), dbias.reshape(shape)
 
@@ -234,7 +233,8 @@ class LayerNormBackward(Function):
 
 def as_rows(x: Array, width: int) -> Array:
     """(…, *normalized_shape) as the (N, D) memory that the kernels are compiled for."""
-    x = ready(x)
+    if not x.flags.carray:
+        x = ready(x)
     return x if x.ndim == 2 and x.shape[1] == width else x.reshape(x.size // width if width else 0, width)
 
 
@@ -267,7 +267,8 @@ def layer_norm(
     check_normalized("layer_norm", input, shape, weight, bias)
     if type(eps) is not float:
         check_eps("layer_norm", eps)
-    y: Tensor = LayerNormFunction.apply(input, weight, bias, shape=shape, eps=float(eps))
+        eps = float(eps)
+    y: Tensor = LayerNormFunction.apply(input, weight, bias, shape=shape, eps=eps)
     return y
 
 
@@ -326,27 +327,30 @@ class LayerNorm(AffineNorm):
 def check_normalized(op: str, input: Tensor, shape: tuple[int, ...], weight: Tensor | None, bias: Tensor | None = None) -> None:
     """The input ends in `shape`, γ and β have it, and all are of one floating point type: TypeError or RuntimeError otherwise."""
     check_tensor(input, op)
-    x = input._data
-    kind = x.dtype
+    lengths, kind = input._data.shape, input._data.dtype
     if not shape:
         raise RuntimeError(f"Expected normalized_shape to be at least 1-dimensional, i.e., containing at least one element, but got {list(shape)}")
-    for what, t in (("weight", weight), ("bias", bias)):
-        if t is not None:
-            check_tensor(t, op)
-            if t._data.shape != shape:
-                raise RuntimeError(
-                    f"Expected {what} to be of same shape as normalized_shape, but got {what} of shape {list(t.shape)} and normalized_shape = {list(shape)}"
-                )
-            if t._data.dtype != kind:
-                raise RuntimeError(
-                    f"{op}: mixed dtype: the input is {input.dtype}, {what} is {t.dtype}: convert the input with .to({what}.dtype), or the layer"
-                )
-    if x.shape[-len(shape) :] != shape:
+    if weight is not None:
+        _check_affine(op, "weight", weight, shape, input, kind)
+    if bias is not None:
+        _check_affine(op, "bias", bias, shape, input, kind)
+    if lengths[-len(shape) :] != shape:
         raise RuntimeError(
-            f"Given normalized_shape={list(shape)}, expected input with shape [{', '.join(['*', *map(str, shape)])}], but got input of size{list(x.shape)}"
+            f"Given normalized_shape={list(shape)}, expected input with shape [{', '.join(['*', *map(str, shape)])}], but got input of size{list(lengths)}"
         )
     if kind.kind != "f":
         raise RuntimeError(f"{op}: the input must be floating point; got {input.dtype}: convert it with .float()")
+
+
+def _check_affine(op: str, what: str, t: Tensor, shape: tuple[int, ...], input: Tensor, kind: Any) -> None:
+    """γ or β has `shape` and the input's type."""
+    check_tensor(t, op)
+    if t._data.shape != shape:
+        raise RuntimeError(
+            f"Expected {what} to be of same shape as normalized_shape, but got {what} of shape {list(t.shape)} and normalized_shape = {list(shape)}"
+        )
+    if t._data.dtype is not kind and t._data.dtype != kind:
+        raise RuntimeError(f"{op}: mixed dtype: the input is {input.dtype}, {what} is {t.dtype}: convert the input with .to({what}.dtype), or the layer")
 
 
 def check_lengths(layer: str, shape: Any) -> tuple[int, ...]:

@@ -105,7 +105,7 @@ class LinearFunction(Function):
             add_bias[y.size](y, bias)
         from_x, from_weight, _ = self.edges  # None where no gradient will be asked for
         self.save_for_backward(None if from_weight is None else x, None if from_x is None else weight)
-        if x.ndim == 2:
+        if rows is x:
             return y
         self.name = "ViewBackward0"
         return y.reshape((*x.shape[:-1], len(weight)))
@@ -149,22 +149,29 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if not isinstance(input, Tensor) or not isinstance(weight, Tensor):
         check_tensor(input, "linear")
         check_tensor(weight, "linear")
-    x, shape, kind = input._data, weight._data.shape, weight._data.dtype
-    if len(shape) != 2 or x.shape[-1:] != shape[1:]:
-        raise RuntimeError(
-            f"mat1 and mat2 shapes cannot be multiplied: linear takes input (…, I) and weight (O, I); got input {list(x.shape)} and weight "
-            f"{list(shape)}"
-        )
     if bias is not None and not isinstance(bias, Tensor):
         check_tensor(bias, "linear")
-    if x.dtype != kind or (bias is not None and bias._data.dtype != kind):
-        types = [t.dtype for t in (input, weight, bias) if t is not None]
-        raise RuntimeError(f"linear: input, weight and bias must have the same dtype, but got {types}: convert the input with .to(weight.dtype)")
-    if bias is None or bias._data.shape == shape[:1]:
+    x, w, b = input._data, weight._data, None if bias is None else bias._data
+    lengths, shape, kind = x.shape, w.shape, w.dtype  # each asked for once: an array makes them anew every time
+    if len(shape) != 2 or not lengths or lengths[-1] != shape[1]:
+        raise RuntimeError(
+            f"mat1 and mat2 shapes cannot be multiplied: linear takes input (…, I) and weight (O, I); got input {list(lengths)} and weight "
+            f"{list(shape)}"
+        )
+    if x.dtype is not kind or (b is not None and b.dtype is not kind):
+        _check_types(input, weight, bias)
+    if b is None or b.shape == shape[:1]:
         y: Tensor = LinearFunction.apply(input, weight, bias)
         return y
     y = LinearFunction.apply(input, weight, None)
+    assert bias is not None
     return y + bias.expand(y.shape)
+
+
+def _check_types(*tensors: Tensor | None) -> None:
+    types = [t.dtype for t in tensors if t is not None]
+    if any(kind != types[0] for kind in types):
+        raise RuntimeError(f"linear: input, weight and bias must have the same dtype, but got {types}: convert the input with .to(weight.dtype)")
 
 
 class Linear(Module):

@@ -44,7 +44,7 @@ def adam_step_reference(
     new2: float,
     eps: float,
     rate: float,
-    root: float,
+    lift: float,
     l2: float,
     keep: float,
     sign: float,
@@ -53,7 +53,7 @@ def adam_step_reference(
     """Lines (6) to (12) for one parameter.
 
     `new1` is 1−β₁, `new2` 1−β₂ (taken from 1 in here, fastmath would multiply them out, and v would lose digits);
-    `rate` is γ/(1−β₁ᵗ), `root` √(1−β₂ᵗ), `keep` 1−γλ (AdamW) or 1, `l2` λ (Adam) or 0, `sign` −1 with maximize; u is empty without amsgrad.
+    `rate` is γ/(1−β₁ᵗ), `lift` 1/√(1−β₂ᵗ), `keep` 1−γλ (AdamW) or 1, `l2` λ (Adam) or 0, `sign` −1 with maximize; u is empty without amsgrad.
     """
     kind = param.dtype.type
     g = kind(sign) * grad
@@ -65,16 +65,16 @@ def adam_step_reference(
     v += kind(new2) * g * g  # (8)
     if amsgrad:
         np.maximum(u, v, out=u)
-    root_of_v = np.sqrt(u if amsgrad else v) / kind(root)  # (10)
+    root_of_v = np.sqrt(u if amsgrad else v) * kind(lift)  # (10)
     param *= kind(keep)
     param -= kind(rate) * (m / (root_of_v + kind(eps)))  # (9), (12)
 
 
 @kernel(reference=adam_step_reference)
-def adam_step(param, grad, m, v, u, beta1, beta2, new1, new2, eps, rate, root, l2, keep, sign, amsgrad):  # type: ignore[no-untyped-def]
+def adam_step(param, grad, m, v, u, beta1, beta2, new1, new2, eps, rate, lift, l2, keep, sign, amsgrad):  # type: ignore[no-untyped-def]
     kind = param.dtype.type  # a Python float in the loop would make all of it float64
     b1, b2, n1, n2 = kind(beta1), kind(beta2), kind(new1), kind(new2)
-    e, alpha, r, lam, kept, s = kind(eps), kind(rate), kind(root), kind(l2), kind(keep), kind(sign)
+    e, alpha, c, lam, kept, s = kind(eps), kind(rate), kind(lift), kind(l2), kind(keep), kind(sign)
     for i in prange(len(param)):
         g = s * grad[i]
         if lam != 0:
@@ -87,7 +87,7 @@ def adam_step(param, grad, m, v, u, beta1, beta2, new1, new2, eps, rate, root, l
             if u[i] >= vi or u[i] != u[i]:  # a NaN stays, as in NumPy's maximum
                 vi = u[i]
             u[i] = vi
-        param[i] = kept * param[i] - alpha * (mi / (np.sqrt(vi) / r + e))  # (9), (10), (12)
+        param[i] = kept * param[i] - alpha * (mi / (np.sqrt(vi) * c + e))  # (9), (10), (12)
 
 
 # -- 2. For users ---------------------------------------------------------------------------------------------------------------------
@@ -192,8 +192,8 @@ class Adam(Optimizer):
                 t = clock.item() + 1
                 clock[()] = t
                 if t != before:  # most parameters are of one age
-                    before, rate, root = t, lr / (1 - beta1**t), (1 - beta2**t) ** 0.5
-                options = (beta1, beta2, 1 - beta1, 1 - beta2, eps, rate, root, l2, keep, sign, amsgrad)
+                    before, rate, lift = t, lr / (1 - beta1**t), (1 - beta2**t) ** -0.5
+                options = (beta1, beta2, 1 - beta1, 1 - beta2, eps, rate, lift, l2, keep, sign, amsgrad)
                 if param.flags.c_contiguous and m.flags.c_contiguous and v.flags.c_contiguous and u.flags.c_contiguous:
                     adam_step[param.size](param.ravel(), grad.ravel(), m.ravel(), v.ravel(), u.ravel(), *options)
                 else:

@@ -21,7 +21,7 @@ import math
 
 from numba import njit, prange
 
-FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
+FASTMATH = {"reassoc", "contract", "nsz"}
 njit(lambda x: x)(0.0)  # numba's first compilation of all takes a second more than the others: it is done here
 
 # %% [markdown]
