@@ -62,21 +62,6 @@ def parts32(x):  # type: ignore[no-untyped-def]
 
 
 @device
-def exp32(x):  # type: ignore[no-untyped-def]
-    """eˣ in float32, within 1 ulp."""
-    p, k = parts32(LOWEST if x < LOWEST else HIGHEST if x > HIGHEST else x)
-    half = np.int32(k >> 1)
-    return p * np.int32((half + 127) << 23).view(np.float32) * np.int32((k - half + 127) << 23).view(np.float32)
-
-
-@device
-def exp32_below(x):  # type: ignore[no-untyped-def]
-    """eˣ in float32, within 1 ulp, of an x that is not above 0."""
-    p, k = parts32(LOWEST if x < LOWEST else x)
-    return p * np.int32((k + 24 + 127) << 23).view(np.float32) * LAST_FACTOR
-
-
-@device
 def exp64(x):  # type: ignore[no-untyped-def]
     """eˣ in float64, within 1 ulp."""
     x = -746.0 if x < -746.0 else 710.0 if x > 710.0 else x
@@ -90,59 +75,50 @@ def exp64(x):  # type: ignore[no-untyped-def]
     return p * np.int64((half + 1023) << 52).view(np.float64) * np.int64((n - half + 1023) << 52).view(np.float64)
 
 
+# One kernel serves both types: `double` is True for float64 and None for float32. numba settles an `is None` by the argument's type
+# and never compiles the other branch. (Both stand in one function: each that is called is compiled by itself, 20 to 60 ms.)
+
+
+@device
+def exp(x, double):  # type: ignore[no-untyped-def]
+    """eˣ, within 1 ulp."""
+    if double is None:
+        p, k = parts32(LOWEST if x < LOWEST else HIGHEST if x > HIGHEST else x)
+        half = np.int32(k >> 1)
+        return p * np.int32((half + 127) << 23).view(np.float32) * np.int32((k - half + 127) << 23).view(np.float32)
+    return exp64(x)
+
+
+@device
+def exp_below(x, double):  # type: ignore[no-untyped-def]
+    """eˣ of an x that is not above 0, within 1 ulp."""
+    if double is None:
+        p, k = parts32(LOWEST if x < LOWEST else x)
+        return p * np.int32((k + 24 + 127) << 23).view(np.float32) * LAST_FACTOR
+    return exp64(x)
+
+
 # A maximum of floats is never vectorised, because of NaN; one of integers is. The bits of a float, read as an integer, are in the order of
 # the floats if those after the sign are turned over in the negative ones, and turning them over again leads back. A NaN is found as
 # the largest or is passed over; in both cases it comes into the sum of exponentials.
 
 
 @device
-def largest32(x, n):  # type: ignore[no-untyped-def]
-    """The largest element of row n of float32."""
-    top = np.int32(-0x80000000)
-    for j in range(x.shape[1]):
-        i = np.float32(x[n, j]).view(np.int32)
-        i = np.int32(i ^ ((i >> 31) & 0x7FFFFFFF))
-        top = i if i > top else top
-    return np.int32(top ^ ((top >> 31) & 0x7FFFFFFF)).view(np.float32)
-
-
-@device
-def largest64(x, n):  # type: ignore[no-untyped-def]
-    """The largest element of row n of float64."""
-    top = np.int64(-0x8000000000000000)
-    for j in range(x.shape[1]):
-        i = np.float64(x[n, j]).view(np.int64)
-        i = np.int64(i ^ ((i >> 63) & 0x7FFFFFFFFFFFFFFF))
-        top = i if i > top else top
-    return np.int64(top ^ ((top >> 63) & 0x7FFFFFFFFFFFFFFF)).view(np.float64)
-
-
-# One kernel serves both types: `double` is True for float64 and None for float32. numba settles an `is None` by the argument's type
-# and never compiles the other branch.
-
-
-@device
-def exp(x, double):  # type: ignore[no-untyped-def]
-    """eˣ."""
-    if double is None:
-        return exp32(x)
-    return exp64(x)
-
-
-@device
-def exp_below(x, double):  # type: ignore[no-untyped-def]
-    """eˣ of an x that is not above 0."""
-    if double is None:
-        return exp32_below(x)
-    return exp64(x)
-
-
-@device
 def largest(x, n, double):  # type: ignore[no-untyped-def]
     """The largest element of row n."""
     if double is None:
-        return largest32(x, n)
-    return largest64(x, n)
+        top = np.int32(-0x80000000)
+        for j in range(x.shape[1]):
+            i = np.float32(x[n, j]).view(np.int32)
+            i = np.int32(i ^ ((i >> 31) & 0x7FFFFFFF))
+            top = i if i > top else top
+        return np.int32(top ^ ((top >> 31) & 0x7FFFFFFF)).view(np.float32)
+    top64 = np.int64(-0x8000000000000000)
+    for j in range(x.shape[1]):
+        i64 = np.float64(x[n, j]).view(np.int64)
+        i64 = np.int64(i64 ^ ((i64 >> 63) & 0x7FFFFFFFFFFFFFFF))
+        top64 = i64 if i64 > top64 else top64
+    return np.int64(top64 ^ ((top64 >> 63) & 0x7FFFFFFFFFFFFFFF)).view(np.float64)
 
 
 def is_double(x: Array) -> bool | None:

@@ -167,8 +167,9 @@ class SGD(Optimizer):
                     continue
                 stepped.append(p)
                 param, grad = p._data, p._grad._data
-                if param.flags.c_contiguous:  # ravel() is a view of the parameter then; of a gradient, a copy is as good
-                    sgd_step[param.size](param.ravel(), grad.ravel(), lr, weight_decay)
+                flat = param.ravel()
+                if flat.base is not None:  # a view of the parameter, which is contiguous; of a gradient, a copy is as good
+                    sgd_step[len(flat)](flat, grad.ravel(), lr, weight_decay)
                 else:
                     quiet.run(sgd_step.reference, param, grad, lr, weight_decay)
             touch(*stepped)
