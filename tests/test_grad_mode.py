@@ -6,6 +6,7 @@ import pytest
 from test_autograd import both, leaf
 
 import tinygrad_norm as tg
+from tinygrad_norm.grad_mode import inferring
 
 # -- Whether ops are recorded ----------------------------------------------------------------------------------------------------------
 
@@ -108,6 +109,29 @@ def test_inference_tensors(lib):
         inside._version  # noqa: B018
     assert (x * inside.clone()).requires_grad
     assert x_view.tolist() == [1]
+
+
+def test_another_threads_inference_mode_is_its_own():
+    x, entered, done = tg.ones(2, requires_grad=True), threading.Event(), threading.Event()
+
+    @tg.inference_mode()
+    def other():
+        entered.set()
+        done.wait()
+        with pytest.raises(ZeroDivisionError), tg.inference_mode():
+            _ = 1 / 0
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    entered.wait()
+    y = x * tg.ones(2)
+    assert inferring
+    done.set()
+    thread.join()
+    y.sum().backward()
+    assert y._version == 0
+    assert x.grad.tolist() == [1, 1]
+    assert not inferring
 
 
 def test_recording_costs_nothing_it_does_not_need():

@@ -202,7 +202,8 @@ class Function:
         arrays: list[Any] = []
         ids: list[int] = []
         writes: list[Any] = []
-        recording, special = False, bool(inferring or observers)
+        recording = False
+        special: Any = inferring or observers
         for a in args:
             if isinstance(a, Tensor):
                 edge = a._edge

@@ -263,17 +263,17 @@ def _compile(function: Callable[..., Any], *, parallel: bool, fastmath: set[str]
     numba = _numba()
     names = dict(function.__globals__)  # type: ignore[attr-defined]
     names["prange"] = numba.prange
-    helpers = "." + "-".join(sorted(flag[0] for flag in fastmath))
+    suffix = "." + "-".join(sorted(flag[0] for flag in fastmath))
     for used in function.__code__.co_names:  # type: ignore[attr-defined]
         if isinstance(names.get(used), Device):
             helper = names[used]
-            helpers += f".{_fingerprint(helper.function):x}"
+            suffix += f".{_fingerprint(helper.function):x}"
             if helper.compiled is None:
                 helper.compiled = _compile(helper.function, parallel=False, fastmath=FASTMATH - {"reassoc"}, cached=False, **BARE)
             names[used] = helper.compiled
     copy = types.FunctionType(function.__code__, names, function.__name__, function.__defaults__)  # type: ignore[attr-defined]
     # The cache knows a kernel by its name and its own file's time: what stands in other files, the flags and what it calls, goes into the name.
-    copy.__qualname__ = function.__qualname__ + (".parallel" if parallel else "") + helpers
+    copy.__qualname__ = function.__qualname__ + (".parallel" if parallel else "") + suffix
     copy.__module__ = function.__module__
     options = {"fastmath": fastmath, "error_model": "numpy", "parallel": parallel, "nogil": parallel, "no_cfunc_wrapper": True, **options}
     if cached:
