@@ -121,7 +121,7 @@ def test_another_threads_inference_mode_is_its_own():
         with pytest.raises(ZeroDivisionError), tg.inference_mode():
             _ = 1 / 0
 
-    thread = threading.Thread(target=other)
+    thread = threading.Thread(target=other, daemon=True)
     thread.start()
     entered.wait()
     y = x * tg.ones(2)

@@ -19,7 +19,7 @@ class _Mode(threading.local):
 
 
 mode = _Mode()
-inferring: list[None] = []  # one element for each inference_mode that some thread is in: to ask a thread's own `mode` takes ten times as long
+inferring: list[None] = []  # one element for each inference_mode that some thread is in: while it is empty no op asks its thread's own `mode`
 
 
 class _GradMode:

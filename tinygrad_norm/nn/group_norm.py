@@ -35,7 +35,7 @@ Array = np.ndarray[Any, Any]
 # -- 1. Forward -----------------------------------------------------------------------------------------------------------------------
 #
 # `stats` (N, G, 4) holds for each group μ as it could be stored, a shift, rstd and var. The shift is what rounding left of μ, times rstd:
-# x̂ = (x − μ)·rstd − shift is right at a large mean too (layer_norm.py, 1). A group can be as large as an image, so only so many values
+# x̂ = (x − μ)·rstd − shift is right at a large mean too (layer_norm.py, 1). A group can be as large as an image, so only RUN values
 # of one channel are summed in x's own type, and those sums in float64: of 40,000 squares in float32 the sixth digit is wrong.
 
 RUN = 4096

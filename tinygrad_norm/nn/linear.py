@@ -151,24 +151,24 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         check_tensor(weight, "linear")
     if bias is not None and not isinstance(bias, Tensor):
         check_tensor(bias, "linear")
-    x, w, b = input._data, weight._data, None if bias is None else bias._data
+    x, w = input._data, weight._data
     lengths, shape, kind = x.shape, w.shape, w.dtype  # each asked for once: an array makes them anew every time
     if len(shape) != 2 or not lengths or lengths[-1] != shape[1]:
         raise RuntimeError(
             f"mat1 and mat2 shapes cannot be multiplied: linear takes input (…, I) and weight (O, I); got input {list(lengths)} and weight "
             f"{list(shape)}"
         )
-    if x.dtype is not kind or (b is not None and b.dtype is not kind):
+    if x.dtype is not kind or (bias is not None and bias._data.dtype is not kind):
         _check_types(input, weight, bias)
-    if b is None or b.shape == shape[:1]:
+    if bias is None or bias._data.shape == shape[:1]:
         y: Tensor = LinearFunction.apply(input, weight, bias)
         return y
     y = LinearFunction.apply(input, weight, None)
-    assert bias is not None
     return y + bias.expand(y.shape)
 
 
 def _check_types(*tensors: Tensor | None) -> None:
+    """RuntimeError unless all that are there have one element type."""
     types = [t.dtype for t in tensors if t is not None]
     if any(kind != types[0] for kind in types):
         raise RuntimeError(f"linear: input, weight and bias must have the same dtype, but got {types}: convert the input with .to(weight.dtype)")

@@ -76,7 +76,7 @@ def exp64(x):  # type: ignore[no-untyped-def]
 
 
 # One kernel serves both types: `double` is True for float64 and None for float32. numba settles an `is None` by the argument's type
-# and never compiles the other branch. (Both stand in one function: each that is called is compiled by itself, 20 to 60 ms.)
+# and never compiles the other branch. (What float32 needs stands in place: a function that is called is compiled by itself, 20 to 60 ms.)
 
 
 @device

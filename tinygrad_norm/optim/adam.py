@@ -53,7 +53,8 @@ def adam_step_reference(
     """Lines (6) to (12) for one parameter.
 
     `new1` is 1−β₁, `new2` 1−β₂ (taken from 1 in here, fastmath would multiply them out, and v would lose digits);
-    `rate` is γ/(1−β₁ᵗ), `lift` 1/√(1−β₂ᵗ), `keep` 1−γλ (AdamW) or 1, `l2` λ (Adam) or 0, `sign` −1 with maximize; u is empty without amsgrad.
+    `rate` is γ/(1−β₁ᵗ), `lift` 1/√(1−β₂ᵗ) (to divide each element by the root took a third longer), `keep` 1−γλ (AdamW) or 1,
+    `l2` λ (Adam) or 0, `sign` −1 with maximize; u is empty without amsgrad.
     """
     kind = param.dtype.type
     g = kind(sign) * grad
