@@ -128,6 +128,25 @@ def test_a_pruned_walk_leaves_the_rest_alone(lib):
 
 
 @both
+def test_the_pieces_of_a_split_are_outputs_of_one_node(lib):
+    x = lib.tensor([[1.0, 2.0, 3.0, 4.0, 5.0]], dtype=lib.float64, requires_grad=True)
+    for pieces in (x.split(2, 1), x.split([2, 2, 1], 1), x.chunk(3, -1)):
+        a, b, c = pieces
+        assert [t.tolist() for t in pieces] == [[[1, 2]], [[3, 4]], [[5]]]
+        assert a.grad_fn is b.grad_fn is c.grad_fn and "Split" in repr(a.grad_fn)
+        (g,) = lib.autograd.grad((a * c).sum(), x, create_graph=True)  # none for b
+        assert g.tolist() == [[5, 5, 0, 0, 3]]
+        assert lib.autograd.grad(g[0, 4], x, retain_graph=True)[0].tolist() == [[1, 1, 0, 0, 0]]
+        a.retain_grad()
+        (a * b).sum().backward()
+        assert a.grad.tolist() == [[3, 4]] and x.grad.tolist() == [[3, 4, 1, 2, 0]]
+        x.grad = None
+    with lib.no_grad():  # views: what is written to one is written to x
+        x.split(2, 1)[2].fill_(7.0)
+    assert x.tolist() == [[1, 2, 3, 4, 7]]
+
+
+@both
 def test_retain_graph(lib):
     x = leaf(lib, 2.0)
     y = x.exp()

@@ -362,6 +362,8 @@ def test_common_models_show_nearly_every_value():
     whole = tg.graph.explain(lambda: layer_norm_by_hand(x, gamma, beta).sum())
     assert all(v is not None for b in whole.graph.boxes for v in b.values) and not whole.hint
     assert ["b = 1e-05"] in [b.numbers for b in whole.graph.boxes]
+    one, two = gamma.split([1, 2])
+    assert [v.tolist() for b in tg.graph.draw((one + two).sum()).graph.boxes if "Split" in b.title for v in b.values] == [[1.0], [1.0, 1.0]]
 
 
 def test_values_changed_in_place_since_are_not_shown_as_what_they_were():

@@ -42,6 +42,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import os
 import sys
 import threading
@@ -311,6 +312,9 @@ def _with_one_cache(dispatcher: Any, maker: Any) -> Any:
                 file = stack.enter_context(open(path, "w"))
                 fcntl.flock(file, fcntl.LOCK_EX)
                 stack.callback(fcntl.flock, file, fcntl.LOCK_UN)  # said, because a child forked meanwhile has the file open too
+            if gc.isenabled():  # the garbage collector would go through all that numba builds, over and over: a twentieth of the time
+                gc.disable()
+                stack.callback(gc.enable)
             return inner(signature)  # from the cache, where it is there by now
 
     if maker is not None:

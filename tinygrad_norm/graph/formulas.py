@@ -69,6 +69,7 @@ FORMULAS: dict[str, Formula] = {
     "Expand": Formula("y = x repeated along axes of length 1", "dx = g summed over those axes"),
     "Cat": Formula("y = the x one after the other along an axis", "each x gets its own piece of g"),
     "Stack": Formula("y = the x side by side along a new axis", "each x gets its own slice of g"),
+    "Split": Formula("y₁, y₂ … = the pieces of x along an axis", "dx = their gradients one after the other, zeros where there is none"),
     "Tril": Formula("y = the lower triangle of x, zeros above", "dx = the lower triangle of g"),
     # ops/indexing
     "GetItem": Formula("y = x[key]", "dx = zeros, with g added at key"),

@@ -162,6 +162,7 @@ REBUILD: dict[str, Callable[..., Any]] = {
     "GetItem": lambda node, x: x[node.key],
     "Cat": lambda node, *xs: np.concatenate(xs, node.axis),
     "Stack": lambda node, *xs: np.stack(xs, node.axis),
+    "Split": lambda node, x: np.split(x, np.cumsum([shape[node.axis] for shape, _ in node.outputs])[:-1], node.axis),
     "LinearFunction": _linear,
     "LayerNormFunction": _norm,
     "BatchNormFunction": _norm,
@@ -205,10 +206,10 @@ def _values(nodes: list[Function]) -> tuple[dict[tuple[Function, int], Array], d
         if any(v is None for v in inputs):
             continue
         with np.errstate(all="ignore"):
-            value = np.asarray(rebuild(node, *inputs))
-        shape, kind = node.outputs[0]
-        if value.size == int(np.prod(shape)):
-            known[(node, 0)] = value.reshape(shape).astype(kind)
+            values = rebuild(node, *inputs)
+        for i, (value, (shape, kind)) in enumerate(zip(values if type(values) is list else [np.asarray(values)], node.outputs)):
+            if value.size == int(np.prod(shape)):
+                known[(node, i)] = value.reshape(shape).astype(kind)
     return known, plain
 
 

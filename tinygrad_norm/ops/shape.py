@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any, TypeGuard
 
 import numpy as np
@@ -14,7 +15,6 @@ import numpy as np
 from ..dtype import Size
 from ..function import Function
 from ..tensor import Tensor
-from .indexing import GetItem
 from .operands import cast, check_tensor, sum_to
 from .reduction import one_axis
 
@@ -63,7 +63,7 @@ class Cat(Function):
 
     def forward(self, *arrays: Array, axis: int) -> Array:
         self.axis = axis
-        self.ends = np.cumsum([a.shape[axis] for a in arrays]).tolist()
+        self.ends = list(accumulate([a.shape[axis] for a in arrays]))
         shape = list(arrays[0].shape)
         shape[axis] = self.ends[-1]
         return np.concatenate(arrays, axis, out=np.empty(shape, arrays[0].dtype))  # in the order of its indices, however the arrays lie
@@ -89,6 +89,21 @@ class Stack(Function):
 
     def backward(self, g: Any) -> Any:
         return tuple(g[(slice(None),) * self.axis + (i,)] if needed else None for i, needed in enumerate(self.needs_input_grad))
+
+
+class Split(Function):
+    """Pieces one after the other along an axis, all of them outputs of one node; their gradients are joined."""
+
+    def forward(self, x: Array, *, axis: int, sizes: Sequence[int], name: str) -> tuple[Array, ...]:
+        self.axis, self.name = axis, name
+        pieces, start = [], 0
+        for n in sizes:
+            pieces.append(x[(slice(None),) * axis + (slice(start, start + n),)])
+            start += n
+        return tuple(pieces)
+
+    def backward(self, *grads: Any) -> Any:
+        return Cat.on(*grads, axis=self.axis)
 
 
 class Tril(Function):
@@ -328,12 +343,8 @@ def split(input: Tensor, split_size_or_sections: int | Sequence[int], dim: int =
         if size < 0 or (size == 0 and total):
             raise RuntimeError(f"split expects split_size be positive, but got split_size={size}")
         sizes = [min(size, total - i) for i in range(0, total, size)] if total else [0]
-    pieces: list[Tensor] = []
-    start = 0
-    for n in sizes:
-        pieces.append(GetItem.apply(input, key=(slice(None),) * at + (slice(start, start + n), ...), name=name))
-        start += n
-    return tuple(pieces)
+    pieces: tuple[Tensor, ...] = Split.apply(input, axis=at, sizes=sizes, name=name)
+    return pieces
 
 
 def chunk(input: Tensor, chunks: int, dim: int = 0) -> tuple[Tensor, ...]:
