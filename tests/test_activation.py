@@ -115,6 +115,14 @@ def test_gelu_and_silu_in_float32(name: str) -> None:
         assert (np.abs(ours - exact) / np.maximum(np.abs(x), 1)).max() < 2 * np.finfo(np.float32).eps
 
 
+def test_the_small_values_of_gelu_are_right_in_float64() -> None:
+    """1 + erf would leave none of the digits of Φ(−9); the kernel has them as its reference does."""
+    x = np.linspace(-30, -1, 400)
+    y = F.gelu(tg.from_numpy(x)).numpy()
+    np.testing.assert_allclose(y, [v * 0.5 * math.erfc(-v / math.sqrt(2)) for v in x], rtol=1e-12)
+    assert (y < 0).all()
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gelu_and_silu_at_the_ends(dtype: Any) -> None:
     x = np.array([nan, inf, -1e30, 0.0, -0.0, -inf], dtype)

@@ -268,6 +268,16 @@ def test_without_a_checkpoint_and_in_threads_signals_act_as_always(tmp_path):
     assert len(results[0].history) == 2
 
 
+def test_where_nothing_can_be_written_the_command_runs_all_the_same(monkeypatch, capsys):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # for root a folder's mode says nothing
+    for task in (["--epochs", "2"], ["--task", "delayed-sum", "--steps", "2"], ["--task", "chars", "--steps", "1", "--sample", "5"]):
+        assert main(["train", *task]) == 0
+        out, err = capsys.readouterr()
+        assert out and "a run that is interrupted is lost (--save FILE keeps it)" in err
+    assert main(["train", "--save", "run.npz"]) == 2  # what was asked for cannot be done
+    assert "error: the folder '.' may not be written to" in capsys.readouterr().err
+
+
 def test_the_second_signal_is_not_held_back():
     with stop_requests() as requests:
         signal.raise_signal(signal.SIGINT)

@@ -123,21 +123,21 @@ def test_a_layer_is_added_as_it_says(tmp_path):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__", "*.ipynb"))
     (room,) = (name for name in files() if "/" in name)
     (tmp_path / room).write_text(files()[room])
-    lines = re.findall(r"^\| `([\w/.]+)`(?:, in `(\w+)`)? \| `(.+)` \|$", README, re.M)
+    lines = re.findall(r"^\| `([\w/.]+)`(?:, in `(\w+)`)?(?:, above `([\w.]+)`)? \| `(.+)` \|$", README, re.M)
     assert len(lines) == 4
-    for name, table, line in lines:
+    for name, table, below, line in lines:
         text = (tmp_path / name).read_text()
         opening = re.search(rf"^{table or 'FORMULAS'}\b.* = [\[{{]\n", text, re.M)  # formulas.py is one table
         changed = line + "\n" + text if opening is None else text[: opening.end()] + f"    {line}\n" + text[opening.end() :]
         if opening is None:  # an import, after those that are there
             first = text.index("from .")
             changed = text[:first] + line + "\n" + text[first:]
-        if table == "FLOORS":  # beside linear
-            changed = text.replace('"nn.linear", ', '"nn.linear", ' + line.strip("{},") + ", ")
+        if below:
+            changed = text.replace(f'    {{"{below}"}},\n', f'    {line}\n    {{"{below}"}},\n')
         (tmp_path / name).write_text(changed)
     wanted = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_ops.py", "tests/test_structure.py", "tests/test_graph.py"]
     done = subprocess.run(
-        [*wanted, "-k", "normalize or every_op_has_its_formula"],
+        [*wanted, "-k", "normalize or every_op_has_its_formula or imports_only_go_down"],
         capture_output=True, text=True, cwd=tmp_path, timeout=600, env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

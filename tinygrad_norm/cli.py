@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import os
 import shlex
 import sys
 from collections.abc import Sequence
@@ -190,13 +191,17 @@ def _train(args: argparse.Namespace) -> int:
     if plot is not None:
         check_matplotlib()
     given = {**before.get("options", {}), **given}
+    checkpoint = file or UNFINISHED
+    if file is None and not os.access(os.curdir, os.W_OK):
+        checkpoint = None
+        print("tinygrad-norm train: this folder may not be written to, so a run that is interrupted is lost (--save FILE keeps it)", file=sys.stderr)
     try:
         if task == "delayed-sum":
-            delayed_sum(**given, save=file, checkpoint=file or UNFINISHED)
+            delayed_sum(**given, save=file, checkpoint=checkpoint)
         elif task == "chars":
-            train_chars(**given, save=file, checkpoint=file or UNFINISHED)
+            train_chars(**given, save=file, checkpoint=checkpoint)
         else:
-            result = train(**given, checkpoint=file or UNFINISHED)
+            result = train(**given, checkpoint=checkpoint)
             with stop_requests():  # what remains to be written is short
                 if plot is not None:
                     plot_history(result.history, plot)

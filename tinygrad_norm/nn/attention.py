@@ -221,7 +221,8 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """softmax(c Q Kᵀ + mask) V: equations (1) to (4); Vaswani et al. 2017, section 3.2.1.
 
-    Unlike torch on the CPU it refuses is_causal together with attn_mask. Which weights are dropped is torch's choice, from the same stream.
+    It refuses is_causal together with attn_mask, which torch on the CPU does not where the inputs have four axes. Which weights are dropped
+    is torch's choice, from the same stream.
 
     Args:
         query: (…, L, E), float32 or float64.

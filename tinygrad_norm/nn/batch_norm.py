@@ -405,7 +405,7 @@ def batch_norm(
     Returns:
         A Tensor of input's shape.
     Raises:
-        ValueError: one value a channel in training; not 2 or 3 axes; eps not positive; only one of the running statistics.
+        ValueError: one value a channel in training; not 2 or 3 axes; eps negative, or 0 in training; only one of the running statistics.
         RuntimeError: no running statistics in eval; lengths or dtypes that do not fit.
 
     Example:

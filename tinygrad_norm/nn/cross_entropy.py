@@ -338,7 +338,7 @@ def cross_entropy(
     Returns:
         A 0-d Tensor; for "none", of the target's shape without its class axis. The mean of no rows is NaN.
     Raises:
-        IndexError: a target class out of bounds. ValueError: batch sizes that differ; an unknown reduction.
+        IndexError: a target class out of bounds. ValueError: batch sizes that differ; an input without axes; an unknown reduction.
         RuntimeError: other shapes or types that do not fit; label_smoothing out of range.
         NotImplementedError: input is not floating point.
 

@@ -244,7 +244,7 @@ def group_norm(input: Tensor, num_groups: int, weight: Tensor | None = None, bia
         A Tensor of input's shape.
     Raises:
         RuntimeError: fewer than 2 axes; C is no multiple of num_groups; lengths or dtypes that do not fit.
-        ValueError: the whole batch is one value. TypeError: num_groups is no integer.
+        ValueError: a single sample whose groups have one value each. TypeError: num_groups is no integer.
 
     Example:
         >>> import tinygrad_norm as tg

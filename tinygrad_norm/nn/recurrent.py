@@ -7,8 +7,8 @@
     LayerNormLSTMCell   (i, f, g, o) = LN(W_hh h; α₁, β₁) + LN(W_ih x; α₂, β₂) + b      Ba et al. 2016,       (5)
                         h' = σ(o)⊙tanh(LN(c'; α₃, β₃)),   c' by (3)                     eq. 20 to 22          (6)
 
-x (N, I) is one time step of N sequences, h and c (N, H) the state, W_ih (4H, I), W_hh (4H, H). The gates i, f, o open and close by
-σ(z) = 1/(1 + e⁻ᶻ): what of the old memory c is kept, what of the candidate tanh(g) is written, what of the memory is shown.
+x (N, I) is one time step of N sequences, h and c (N, H) the state, W_ih (4H, I), W_hh (4H, H); in (1) they have H rows. The gates open and
+close by σ(z) = 1/(1 + e⁻ᶻ): f says what of the old memory c is kept, i what of the candidate tanh(g) is written, o what of it is shown.
 
 Why the norm is inside: the same W_hh works at every step, so a summed input that grows or shrinks a little at each of 100 steps leaves
 the range where σ and tanh have a slope. LN gives it the same spread at every step, of every sequence, whatever its length; a batch norm
@@ -214,7 +214,7 @@ def lstm_cell(input: Tensor, hx: Sequence[Tensor], w_ih: Tensor, w_hh: Tensor, b
     Returns:
         h' and c', (N, H) each.
     Raises:
-        RuntimeError: shapes or dtypes that do not fit. TypeError: hx is no pair.
+        RuntimeError: shapes or dtypes that do not fit; hx holds more or less than two. TypeError: hx is no sequence.
 
     Example:
         >>> import tinygrad_norm as tg
@@ -240,7 +240,7 @@ def layer_norm_lstm_cell(
     Returns:
         h' and c', (N, H) each.
     Raises:
-        RuntimeError: shapes or dtypes that do not fit. TypeError: hx is no pair.
+        RuntimeError: shapes or dtypes that do not fit; hx holds more or less than two. TypeError: hx is no sequence.
     """
     h, c = _pair("layer_norm_lstm_cell", hx)
     _check_step("layer_norm_lstm_cell", 4, input, (h, c), w_ih, w_hh)
