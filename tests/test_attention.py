@@ -174,3 +174,24 @@ def test_errors_of_our_own():
         attend(x, x, x, dropout_p=1.5)
     with pytest.raises(RuntimeError, match="the axes in front"):
         attend(tg.zeros(2, 3, 4), tg.zeros(3, 3, 4), tg.zeros(3, 3, 4))
+
+
+def test_no_keys_at_all():
+    """A mask over nothing: the weighted mean of no values is 0, and nobody learns from it."""
+    for lib in (tg, torch):
+        q, k, v = lib.ones(2, 3, 4, requires_grad=True), lib.ones(2, 0, 4, requires_grad=True), lib.ones(2, 0, 5, requires_grad=True)
+        for mask in (None, lib.zeros(3, 0), lib.ones(2, 3, 0, dtype=lib.bool)):
+            y = lib.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+            assert y.shape == (2, 3, 5) and not y.any()
+            y.sum().backward()
+            assert not q.grad.any() and k.grad.shape == (2, 0, 4)
+        layer = lib.nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+        assert layer(lib.ones(2, 0, 4), src_mask=lib.zeros(0, 0)).shape == (2, 0, 4)
+
+
+def test_overflow_is_no_warning():
+    """Here as in torch, infinity is an answer (a warning fails a test of this project)."""
+    q = tg.tensor([[1e30, 1.0]], requires_grad=True)
+    y = attend(q, q, tg.tensor([[3e38, 3e38]]) * tg.ones(1, 2))
+    y.sum().backward()
+    assert np.isnan(y.detach().numpy()).all()

@@ -486,3 +486,52 @@ def test_eight_threads():
     for t in threads:
         t.join()
     assert failures == []
+
+
+@both
+def test_the_second_derivative_of_relu_is_0_and_not_missing(lib):
+    x = lib.tensor([-1.0, 0.0, 2.0, float("inf")], dtype=lib.float64, requires_grad=True)
+    (g,) = lib.autograd.grad(lib.relu(x).sum(), x, create_graph=True)
+    assert g.tolist() == [0, 0, 1, 1] and g.requires_grad
+    assert lib.autograd.grad(g.sum(), x)[0].tolist() == [0, 0, 0, 0]
+
+
+@both
+def test_an_empty_vector_keeps_its_place_in_a_cat(lib):
+    x, y = lib.zeros(0, requires_grad=True), lib.ones(2)
+    lib.cat([x, y]).sum().backward()
+    assert x.grad.shape == (0,)
+    assert not lib.cat([lib.zeros(0), lib.ones(1, 2)]).requires_grad
+
+
+def test_threads_that_walk_to_one_leaf_lose_no_gradient():
+    w = tg.ones(200_000, requires_grad=True)
+
+    def walk():
+        for _ in range(30):
+            (w * 1.0).sum().backward()
+
+    threads = [threading.Thread(target=walk) for _ in range(4)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert w.grad.amin().item() == w.grad.amax().item() == 120
+
+
+def test_a_graph_walked_by_threads_of_which_some_record():
+    x = tg.tensor([0.5, -1.0], dtype=tg.float64, requires_grad=True)
+    y = ((x * x).tanh() * x.exp()).sum()
+    (right,) = tg.autograd.grad(y, x, retain_graph=True)
+    failed = []
+
+    def walk(record):
+        try:
+            for _ in range(100):
+                (g,) = tg.autograd.grad(y, x, retain_graph=True, create_graph=record)
+                assert g.tolist() == right.tolist() and g.requires_grad is record
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=walk, args=(i % 2 == 0,)) for i in range(4)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert not failed

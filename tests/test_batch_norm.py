@@ -250,3 +250,24 @@ def test_third_order_raises():
         y = (g * g).sum()
     with pytest.raises(RuntimeError, match="once differentiable"):
         tg.autograd.grad(y, x)
+
+
+def test_running_statistics_have_no_gradient():
+    for lib in (tg, torch):
+        for training in (False, True):
+            mean, var = lib.zeros(3, requires_grad=True), lib.ones(3)
+            with pytest.raises(RuntimeError, match="not differentiable with respect to argument 'running_mean'"):
+                lib.nn.functional.batch_norm(lib.ones(2, 3), mean, var, training=training)
+            assert not mean.any()
+            with lib.no_grad():
+                lib.nn.functional.batch_norm(lib.ones(2, 3), mean, var, training=training)
+
+
+def test_what_diverges_in_eval_is_no_warning():
+    """Here as in torch, infinity and NaN are answers (a warning fails a test of this project)."""
+    for x, mean, var, weight in (([1e38], [0.0], [1.0], [1e3]), ([np.inf], [np.inf], [1.0], [1.0]), ([1.0], [0.0], [-1.0], [1.0])):
+        results = []
+        for lib in (tg, torch):
+            arguments = [lib.tensor(values, dtype=lib.float32) for values in ([x], mean, var, weight)]
+            results.append(lib.nn.functional.batch_norm(*arguments).numpy())
+        np.testing.assert_array_equal(*results)

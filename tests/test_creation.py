@@ -263,3 +263,15 @@ def test_normal_numbers_in_memory_of_any_layout(look, kind):
         drawn.append([t.tolist(), lib.randn(3).tolist(), lib.nn.init.xavier_normal_(look(lib.ones(20, 6))).tolist(), lib.rand(1).tolist()])
     for ours, theirs in zip(*drawn):
         np.testing.assert_allclose(ours, theirs, rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["zeros", "ones", "empty", "rand", "randn"])
+def test_size_by_name(name):
+    results = []
+    for lib in (tg, torch):
+        lib.manual_seed(3)
+        t = getattr(lib, name)(size=(2, 3), dtype=lib.float64)
+        results.append(t.shape if name == "empty" else t.tolist())
+    assert results[0] == results[1]
+    with pytest.raises(TypeError, match="not both"):
+        getattr(tg, name)(2, size=(2, 3))

@@ -410,3 +410,27 @@ def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r'pip install "tinygrad_norm\[digits\]"'):
         data.load_digits()
+
+
+class _AtOnce:
+    """A data set that gives several samples at once."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitems__(self, indices: list[int]) -> list[int]:
+        return [100 + i for i in indices]
+
+
+@pytest.mark.parametrize("lib", [tg.utils.data, torch.utils.data], ids=["ours", "torch"])
+def test_a_subset_asks_its_data_set_for_several_samples_at_once(lib: Any) -> None:
+    subset = lib.Subset(lib.Subset(_AtOnce(), [3, 1, 0]), [2, 0])
+    assert [batch.tolist() for batch in lib.DataLoader(subset, 2)] == [[100, 103]]
+    assert [batch.tolist() for batch in lib.DataLoader(lib.Subset([5, 6, 7], [2, 0]), 2)] == [[7, 5]]
+
+
+@pytest.mark.parametrize("lib", [tg.utils.data, torch.utils.data], ids=["ours", "torch"])
+def test_a_batch_may_be_an_iterator(lib: Any) -> None:
+    loader = lib.DataLoader(lib.Subset(list(range(10)), [5, 6, 7]), batch_sampler=[[1, 2]])
+    loader.__dict__["batch_sampler"] = [iter([1, 2])]
+    assert [batch.tolist() for batch in loader] == [[6, 7]]

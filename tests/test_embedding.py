@@ -172,3 +172,9 @@ def test_positions_that_do_not_fit():
             layer(tg.zeros(2, 1, 5))
     with pytest.raises(ValueError, match="d_model must be even"):
         nn.SinusoidalPositions(5)
+
+
+def test_a_row_that_is_infinite_is_no_warning():
+    weight = tg.tensor([[np.inf, 1.0], [3.0, 4.0]])
+    y = nn.functional.embedding(tg.tensor([0, 1]), weight, max_norm=1.0)
+    np.testing.assert_allclose(y.numpy(), [[np.nan, 0.0], [0.6, 0.8]], rtol=1e-6)

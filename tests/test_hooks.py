@@ -56,7 +56,7 @@ def test_what_a_hook_may_return():
     x = leaf(tg, 1.0, 2.0)
     y = x * 2
     handle = y.register_hook(lambda g: g[:1])
-    with pytest.raises(RuntimeError, match=r"a hook must return None or a gradient of shape \[2\]; got shape \[1\]"):
+    with pytest.raises(RuntimeError, match=r"a hook must return None or a gradient of the same type and shape, torch\.float64 \[2\]; got torch\.float64 of shape \[1\]"):
         y.sum().backward()
     handle.remove()
     with y.register_hook(lambda g: 3), pytest.raises(RuntimeError, match="got int"):
@@ -131,3 +131,15 @@ def test_grad_can_be_retained_of_a_tensor_that_is_gone(lib):
     del y
     z.backward()
     assert x.grad.item() == 6
+
+
+def test_a_hook_keeps_the_type_and_may_register_another():
+    for t in (leaf(tg, 1.0), leaf(tg, 1.0) * 1):
+        for answer in (lambda g: g.float(), lambda g: g > 0):
+            with t.register_hook(answer), pytest.raises(RuntimeError, match="of the same type"):
+                (t * 1).backward()
+    x, seen = leaf(tg, 1.0, 2.0), []
+    a, b = (x * 2).split(1)
+    a.register_hook(lambda g: b.register_hook(seen.append) and None)
+    (a + b).sum().backward()
+    assert x.grad.tolist() == [2, 2]

@@ -272,3 +272,21 @@ def test_read_only_memory_is_not_written_to():
     array.flags.writeable = False
     with pytest.raises(RuntimeError, match=r"read-only memory: clone\(\) it first"):
         tg.from_numpy(array).zero_()
+
+
+@both
+def test_augmented_assignments_are_in_place(lib):
+    p = lib.arange(3.0)
+    q, mask = p, lib.tensor([True, False])
+    both, either = mask, lib.tensor([True, False])
+    q **= 2
+    both &= lib.tensor([False, True])
+    same = either
+    same |= lib.tensor([False, True])
+    assert (p.tolist(), mask.tolist(), either.tolist()) == ([0, 1, 4], [False, False], [True, True])
+    leaf = lib.arange(3.0, requires_grad=True)
+    with pytest.raises(RuntimeError, match="leaf Variable that requires grad"):
+        leaf **= 2
+    y = leaf * 2
+    y.pow_(3).sum().backward()
+    assert leaf.grad.tolist() == [0, 24, 96]

@@ -1,6 +1,7 @@
 """Brackets, read and assigned, against torch: values, shapes, gradients, what is a view, and what is refused."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -319,3 +320,18 @@ def test_wrong_calls(call):
     if call not in OTHERWISE:
         theirs, _ = attempt(torch)
         assert isinstance(theirs, type(error)), theirs
+
+
+def test_a_list_with_lists_tensors_or_slices_in_it_is_a_tuple():
+    t, i = torch.arange(24.0).reshape(2, 3, 4), np.array([0, 1])
+    x = tg.from_numpy(t.numpy().copy())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch means to change it one day
+        for key in (
+            lambda lib: [[0, 1], [1, 0]], lambda lib: [lib.tensor([0, 1]), lib.tensor([1, 0])], lambda lib: [lib.tensor(0), lib.tensor(1)],
+            lambda lib: [slice(None), 0], lambda lib: [0, None], lambda lib: [..., 1], lambda lib: [0, 1], lambda lib: range(2),
+            lambda lib: ((0, 1),), lambda lib: ([0, 1], range(2)), lambda lib: (0, (2, 0)), lambda lib: [i, [2, 2]],
+        ):  # fmt: skip
+            assert x[key(tg)].tolist() == t[key(torch)].tolist(), key(tg)
+    x[[[0, 1], [1, 0]]] = 9.0
+    assert (x == 9).sum().item() == 9 and x[1, 0].tolist() == [9, 9, 9, 9]

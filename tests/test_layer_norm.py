@@ -209,3 +209,12 @@ def test_errors_are_torchs(number):
 def test_errors_of_our_own(call, error, words):
     with pytest.raises(error, match=words):
         call()
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
+def test_lengths_are_integers(name):
+    for lib in (tg, torch):
+        for shape in ((3.0,), (True,), ("3",)):
+            with pytest.raises(TypeError, match="must be tuple of ints"):
+                getattr(lib.nn.functional, name)(lib.ones(2, 3 if shape != (True,) else 1), shape)
+    assert tg.nn.functional.layer_norm(tg.ones(2, 3), [np.int64(3)]).shape == (2, 3)

@@ -334,6 +334,23 @@ def test_divergence_names_the_first_layer(capsys):
         train(lr=1e30, norm="none", epochs=40, report=None)
 
 
+def test_divergence_between_the_layers_is_not_laid_upon_the_next_one():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Linear(2, 2), nn.Linear(2, 1)
+
+        def forward(self, x):
+            return self.b((self.a(x) - 100).log())
+
+    net = Net()
+    assert "that of b (Linear): its input was not finite, which an op that stands between the layers has made" in first_not_finite(net, tg.ones(1, 2))
+    with tg.no_grad():
+        net.a.weight.fill_(float("nan"))
+        net.a.bias.fill_(float("nan"))
+    assert "that of a (Linear): its weight and bias were not finite before this step" in first_not_finite(net, tg.ones(1, 2))
+
+
 def test_divergence_of_the_other_tasks_names_the_layer_too(capsys, tmp_path):
     small = [word for name, value in {**SMALL_CHARS, "steps": 50}.items() for word in (f"--{name.replace('_', '-')}", str(value))]
     saved = str(tmp_path / "run.npz")

@@ -480,3 +480,15 @@ def test_the_weight_of_a_module_is_a_buffer() -> None:
     assert [name for name, _ in criterion.named_buffers()] == ["weight"]
     assert criterion.double().weight.dtype is tg.float64
     assert tg.nn.CrossEntropyLoss().weight is None
+
+
+@pytest.mark.parametrize("name", ["nll_loss", "cross_entropy"])
+@pytest.mark.parametrize("lib", [tg, torch], ids=["ours", "torch"])
+def test_an_ignored_row_learns_nothing_whatever_comes_from_above(lib: Any, name: str) -> None:
+    loss = getattr(lib.nn.functional, name)
+    x = lib.zeros(2, 3, dtype=lib.float64, requires_grad=True)
+    all_ignored = loss(x, lib.tensor([-100, -100]))  # NaN, the mean of nothing
+    assert lib.autograd.grad(all_ignored * all_ignored, x)[0].tolist() == [[0, 0, 0]] * 2
+    each = loss(x, lib.tensor([-100, 1]), reduction="none")
+    (g,) = lib.autograd.grad(each, x, lib.tensor([math.inf, 2.0], dtype=lib.float64))
+    assert g[0].tolist() == [0, 0, 0] and abs(g[1, 1].item()) > 1

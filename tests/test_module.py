@@ -470,3 +470,21 @@ def test_a_module_inside_itself_can_be_walked() -> None:
     assert [name for name, _ in m.named_parameters()] == ["p"]
     assert m.double().p.dtype == tg.float64
     m.zero_grad()
+
+
+@pytest.mark.parametrize("name", ["get_extra_state", "set_extra_state", "_save_to_state_dict", "_load_from_state_dict"])
+def test_state_beside_parameters_and_buffers_is_refused_where_it_is_defined(name: str) -> None:
+    """Not silently left out when the model is saved."""
+    with pytest.raises(NotImplementedError, match=rf"Net.{name}: a state_dict holds parameters and persistent buffers here"):
+        type("Net", (nn.Module,), {name: lambda self, *args: None})
+
+
+def test_a_state_dict_from_before_batches_were_counted() -> None:
+    for lib in (tg, torch):
+        norm = lib.nn.Sequential(lib.nn.BatchNorm1d(2))
+        norm(lib.randn(4, 2))
+        old = {key: value for key, value in norm.state_dict().items() if "num_batches" not in key}
+        assert str(norm.load_state_dict(old)) == "<All keys matched successfully>"
+        assert norm[0].num_batches_tracked.item() == 1
+        with pytest.raises(RuntimeError, match="Missing key"):
+            norm.load_state_dict({key: value for key, value in old.items() if "mean" not in key})

@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from test_loss import DTYPES, LIBRARIES, check, logits, run
+
+import tinygrad_norm as tg
 
 
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
@@ -43,3 +46,16 @@ def test_mse_promotes() -> None:
         a, b = (functional.mse_loss(lib.ones(3), lib.tensor(np.arange(3).astype(kinds[1]))) for lib, functional in LIBRARIES)
         assert a.item() == pytest.approx(b.item())
         assert str(a.dtype) == str(b.dtype)
+
+
+@pytest.mark.filterwarnings("ignore:Using a target size")
+def test_shapes_are_broadcast_before_types_are_promoted() -> None:
+    for a, b in (("float32", "float64"), ("float64", "float32")):
+        results = []
+        for lib in (tg, torch):
+            x = lib.zeros(3, dtype=getattr(lib, a), requires_grad=True)
+            t = lib.tensor(3.0, dtype=getattr(lib, b), requires_grad=True)
+            y = lib.nn.functional.mse_loss(x, t)
+            y.backward()
+            results.append([str(y.dtype), y.item(), x.grad.tolist(), t.grad.item(), str(t.grad.dtype)])
+        assert results[0] == results[1]

@@ -15,6 +15,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tinygrad_norm as tg
 from tinygrad_norm import random as stream
 from tinygrad_norm.random import Generator
 
@@ -454,3 +455,27 @@ def test_errors_without_a_torch_counterpart() -> None:
     assert_in_step(g, torch.Generator())
     with pytest.raises(ValueError):
         stream.manual_seed("a")
+
+
+def test_random_takes_its_bounds_by_name() -> None:
+    for kind in ("float32", "int64"):
+        results = []
+        for lib in (tg, torch):
+            lib.manual_seed(4)
+            t = lib.zeros(6, dtype=getattr(lib, kind))
+            results.append([t.random_(to=10).tolist(), t.random_(3, to=10).tolist(), t.random_(**{"from": -2, "to": 5}).tolist(), t.random_(7).tolist()])
+        assert results[0] == results[1]
+    with pytest.raises(TypeError, match="needs a to"):
+        tg.zeros(2).random_(**{"from": 3})
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        tg.zeros(2).random_(high=3)
+
+
+def test_copies_draw_in_the_order_of_the_memory_as_what_they_copy() -> None:
+    results: list[Any] = []
+    for lib in (tg, torch):
+        x = lib.zeros(4, 5).T
+        lib.manual_seed(5)
+        made = (x.clone(), lib.zeros_like(x), lib.empty_like(x), lib.ones_like(x), lib.full_like(x, 2), copy.deepcopy(x), lib.tensor(x.numpy()), x.contiguous())
+        results.append([t.uniform_().tolist() for t in made])
+    assert results[0] == results[1]

@@ -284,3 +284,11 @@ def test_named_pairs():
         assert pair.indices.tolist() == pair[1].tolist() == [1, 0]
         values, _ = lib.min(lib.tensor([3.0, 1.0]), 0)
         assert values.item() == 1
+
+
+def test_what_may_be_looked_for():
+    x = tg.tensor([1.0, 2.0])
+    assert 2 in x and tg.tensor(1.0) in x and 3.5 not in x
+    for other in ("a", None, [1.0]):
+        with pytest.raises(RuntimeError, match="only supports Tensor or scalar"):
+            other in x  # noqa: B015

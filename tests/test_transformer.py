@@ -287,3 +287,12 @@ def test_a_failed_call_draws_no_random_numbers():
     with pytest.raises(RuntimeError, match="attn_mask"):
         layer(*[tg.zeros(3, 1, 4)] * 3, attn_mask=tg.zeros(2, 2))
     assert tg.rand(1).item() == tg.manual_seed(0).uniform((1,)).item()
+
+
+def test_a_float_mask_has_the_type_of_the_query():
+    for lib in (tg, torch):
+        layer = lib.nn.MultiheadAttention(4, 2)
+        x = lib.ones(3, 1, 4)
+        for need_weights in (True, False):
+            with pytest.raises(RuntimeError, match="dtype"):
+                layer(x, x, x, attn_mask=lib.zeros(3, 3, dtype=lib.float64), need_weights=need_weights)

@@ -27,8 +27,12 @@ def _finish(array: Array, requires_grad: bool) -> Tensor:
     return out
 
 
-def _shape(size: tuple[Any, ...], op: str) -> tuple[int, ...]:
+def _shape(size: tuple[Any, ...], op: str, named: Any = None) -> tuple[int, ...]:
     """zeros(2, 3) and zeros((2, 3)) alike."""
+    if named is not None:
+        if size:
+            raise TypeError(f"{op}: give the lengths or size=, not both")
+        size = (named,)
     if not size:
         raise TypeError(f"{op}: size is missing: {op}(2, 3), or {op}(()) for a 0-d tensor")
     if len(size) == 1 and isinstance(size[0], Sequence) and not isinstance(size[0], (str, bytes)):
@@ -123,7 +127,7 @@ def tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: b
                 [3., 4.]])
     """
     _check_device(device)
-    return _finish(np.array(_array_from(data, dtype), order="C"), requires_grad)
+    return _finish(np.array(_array_from(data, dtype), order="K"), requires_grad)
 
 
 def as_tensor(data: Any, dtype: Any = None, device: Any = None) -> Tensor:
@@ -154,22 +158,22 @@ def _check_device(device: Any) -> None:
 # -- Constants -----------------------------------------------------------------------------------------------------------------------
 
 
-def zeros(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def zeros(*lengths: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros of the given shape."""
     _check_device(device)
-    return _finish(np.zeros(_shape(size, "zeros"), _kind(dtype)), requires_grad)
+    return _finish(np.zeros(_shape(lengths, "zeros", size), _kind(dtype)), requires_grad)
 
 
-def ones(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def ones(*lengths: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones of the given shape."""
     _check_device(device)
-    return _finish(np.ones(_shape(size, "ones"), _kind(dtype)), requires_grad)
+    return _finish(np.ones(_shape(lengths, "ones", size), _kind(dtype)), requires_grad)
 
 
-def empty(*size: Any, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
+def empty(*lengths: Any, size: Any = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Whatever stood in the memory, in the given shape: to be filled."""
     _check_device(device)
-    return _finish(np.empty(_shape(size, "empty"), _kind(dtype)), requires_grad)
+    return _finish(np.empty(_shape(lengths, "empty", size), _kind(dtype)), requires_grad)
 
 
 def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -216,30 +220,31 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
     return _finish(quiet.run((start + np.arange(int(count)) * step).astype, kind), requires_grad)
 
 
-def _like(input: Tensor, dtype: Any, op: str) -> tuple[tuple[int, ...], Any]:
+def _like(input: Tensor, dtype: Any, op: str) -> tuple[Array, Any]:
+    """An array with whose shape and order in memory one is to be made, and its element type."""
     check_tensor(input, op)
-    return input._data.shape, _kind(dtype, input.dtype)
+    return input._data, _kind(dtype, input.dtype)
 
 
 def zeros_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros of input's shape and element type."""
-    return _finish(np.zeros(*_like(input, dtype, "zeros_like")), requires_grad)
+    return _finish(np.zeros_like(*_like(input, dtype, "zeros_like")), requires_grad)
 
 
 def ones_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones of input's shape and element type."""
-    return _finish(np.ones(*_like(input, dtype, "ones_like")), requires_grad)
+    return _finish(np.ones_like(*_like(input, dtype, "ones_like")), requires_grad)
 
 
 def empty_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """Unfilled memory of input's shape and element type."""
-    return _finish(np.empty(*_like(input, dtype, "empty_like")), requires_grad)
+    return _finish(np.empty_like(*_like(input, dtype, "empty_like")), requires_grad)
 
 
 def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
     """One number everywhere, in input's shape and element type."""
-    shape, kind = _like(input, dtype, "full_like")
-    return full(shape, fill_value, dtype=kind, requires_grad=requires_grad)
+    like, kind = _like(input, dtype, "full_like")
+    return _finish(np.full_like(like, full((), fill_value, dtype=kind)._data, kind), requires_grad)
 
 
 # -- The random stream: the same seed gives torch's numbers (random.py) ----------------------------------------------------------------
@@ -253,9 +258,7 @@ def _stream(generator: Generator | None) -> Generator:
     return generator
 
 
-def rand(
-    *size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
+def rand(*lengths: Any, size: Any = None, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Uniform on [0, 1).
 
     Example:
@@ -265,15 +268,13 @@ def rand(
         tensor([0.4963, 0.7682])
     """
     _check_device(device)
-    return _finish(_stream(generator).uniform(_shape(size, "rand"), dtype=_float_kind(dtype, "rand")), requires_grad)
+    return _finish(_stream(generator).uniform(_shape(lengths, "rand", size), dtype=_float_kind(dtype, "rand")), requires_grad)
 
 
-def randn(
-    *size: Any, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
-) -> Tensor:
+def randn(*lengths: Any, size: Any = None, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Normal with mean 0 and deviation 1."""
     _check_device(device)
-    return _finish(_stream(generator).normal(_shape(size, "randn"), dtype=_float_kind(dtype, "randn")), requires_grad)
+    return _finish(_stream(generator).normal(_shape(lengths, "randn", size), dtype=_float_kind(dtype, "randn")), requires_grad)
 
 
 def _float_kind(dtype: Any, op: str, default: dtype_class = float32) -> Any:
@@ -394,10 +395,15 @@ def normal_(input: Tensor, mean: float = 0.0, std: float = 1.0, *, generator: Ge
     return _fill(input, lambda shape: _stream(generator).normal(shape, mean, std, dtype=kind, in_pairs=in_pairs))
 
 
-def random_(input: Tensor, from_: int | None = None, to: int | None = None, *, generator: Generator | None = None) -> Tensor:
+def random_(input: Tensor, from_: int | None = None, to: int | None = None, *, generator: Generator | None = None, **kwargs: int) -> Tensor:
     """Fills input with integers of [from, to); random_(to) starts at 0; random_() takes all that the type holds exactly."""
     kind = input._data.dtype
-    if from_ is None:
+    low, high = (0, from_) if to is None else (from_ or 0, to)
+    low = kwargs.pop("from", low)
+    if kwargs:
+        raise TypeError(f"random_() got unexpected keyword arguments {sorted(kwargs)}: it takes from, to, generator")
+    if high is None:
+        if low != 0:
+            raise TypeError("random_() needs a to beside from")
         return _fill(input, lambda shape: _stream(generator).random(shape, dtype=kind))
-    low, high = (0, from_) if to is None else (from_, to)
     return _fill(input, lambda shape: _stream(generator).integers(low, high, shape, dtype=kind))

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from .dtype import SUPPORTED
-from .grad_mode import inferring, mode
+from .grad_mode import inferring, mode, recordings
 from .tensor import LEAF, Edge, Tensor, check_view, clock, last_write, mark_view, new_tensor
 
 __all__ = ["Function"]
@@ -68,7 +68,6 @@ class Function:
     _ids: Sequence[int] = ()  # of the array of each input and then of each output: `_places` finds by them where a saved one came from
     _writes: Sequence[Any] = ()  # to the memory of each of these
     _constant: Sequence[Array] = ()
-    _recording = False
     _watched = False  # whether there is any of the following
     _hooks: dict[int, dict[int, Callable[[Tensor], Tensor | None]]] | None = None  # by the number of the output they wait for
     _retained: dict[int, weakref.ref[Tensor]] | None = None  # the Tensors, by number of the output, that asked to retain their gradient
@@ -101,7 +100,7 @@ class Function:
     def saved_tensors(self) -> tuple[Any, ...]:
         """What `save_for_backward` was given: arrays, or under create_graph Tensors at their place in the graph."""
         saved = self._saved
-        if saved is not None and self.order > last_write[0] and not self._recording:
+        if saved is not None and self.order > last_write[0] and not recordings:
             return saved  # type: ignore[return-value]
         return self._examined()
 
@@ -115,10 +114,11 @@ class Function:
                 "calling backward."
             )
         values: list[Any] = []
+        recording = mode.recording is self
         for array, (place, writes) in zip(self._saved, self._places()):
             if writes[1] > self.order:
                 raise RuntimeError(self._changed(array, place, f"is at version {writes[0]}, written since"))
-            values.append(self._at_place(array, place, writes) if self._recording and array is not None else array)
+            values.append(self._at_place(array, place, writes) if recording and array is not None else array)
         return tuple(values)
 
     def _places(self) -> list[tuple[int | None, list[int]]]:

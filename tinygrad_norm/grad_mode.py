@@ -16,9 +16,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 class _Mode(threading.local):
     grad = True
     inference = False
+    recording: Any = None  # the node whose backward this thread is recording: what it saved is handed to it as Tensors
 
 
 mode = _Mode()
+recordings: list[None] = []  # one element for each recorded backward that some thread is in
 inferring: list[None] = []  # one element for each inference_mode that some thread is in: while it is empty no op asks its thread's own `mode`
 
 

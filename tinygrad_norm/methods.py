@@ -42,6 +42,7 @@ class TensorMethods:
     sub_ = __isub__ = arithmetic.sub_
     mul_ = __imul__ = arithmetic.mul_
     div_ = __itruediv__ = arithmetic.div_
+    pow_ = __ipow__ = arithmetic.pow_
 
     # ops/unary
     neg = __neg__ = unary.neg
@@ -66,6 +67,8 @@ class TensorMethods:
     ge = __ge__ = comparison.ge
     __and__ = __rand__ = comparison.logical_and
     __or__ = __ror__ = comparison.logical_or
+    __iand__ = comparison.logical_and_
+    __ior__ = comparison.logical_or_
     __invert__ = comparison.invert
     isnan = comparison.isnan
     isinf = comparison.isinf

@@ -185,7 +185,12 @@ def first_not_finite(model: Module, *inputs: Tensor, random: dict[str, Any] | No
     def look(module: Module, args: tuple[Any, ...], output: Any) -> None:
         if not found and not _finite(output):
             spoilt = [name for name, parameter in module.named_parameters() if not _finite(parameter)]
-            why = f"its {' and '.join(spoilt)} was not finite before this step" if spoilt else "its input and its parameters were finite"
+            if spoilt:
+                why = f"its {' and '.join(spoilt)} {'was' if len(spoilt) == 1 else 'were'} not finite before this step"
+            elif _finite(args):
+                why = "its input and its parameters were finite"
+            else:
+                why = "its input was not finite, which an op that stands between the layers has made"
             found.append(
                 f"The first output that is not finite is that of {names[module]} ({type(module).__name__}): {why}. A smaller learning rate may help."
             )

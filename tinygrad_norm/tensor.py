@@ -248,6 +248,8 @@ class Tensor(TensorMethods):
         return (self[i] for i in range(len(self._data)))
 
     def __contains__(self, element: Any) -> bool:
+        if not isinstance(element, (Tensor, bool, int, float, np.generic)):
+            raise RuntimeError(f"Tensor.__contains__ only supports Tensor or scalar, but you passed in a {type(element)}.")
         return bool((self == element).any())
 
     def __copy__(self) -> Tensor:
@@ -262,7 +264,7 @@ class Tensor(TensorMethods):
             raise RuntimeError(
                 "Only Tensors created explicitly by the user (graph leaves) support the deepcopy protocol at the moment: detach() or clone() it"
             )
-        out = type(self)(self._data.copy(), self.requires_grad)
+        out = type(self)(self._data.copy(order="K"), self.requires_grad)
         out._grad = None if self._grad is None else self._grad.__deepcopy__(memo)
         memo[id(self)] = out
         return out

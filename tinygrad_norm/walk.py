@@ -7,6 +7,8 @@ asked. That is the whole of reverse-mode differentiation (`run_backward`): a pri
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from heapq import heappop, heappush
 from typing import Any
@@ -15,7 +17,7 @@ import numpy as np
 
 from .dtype import from_numpy_dtype
 from .function import Function
-from .grad_mode import mode
+from .grad_mode import mode, recordings
 from .quiet import ERROR_STATE, SILENT
 from .tensor import LEAF, Edge, Tensor, check_view, clock, new_tensor, touch
 
@@ -24,7 +26,17 @@ __all__ = ["backward", "grad", "run_backward"]
 # -- 1. The walk ------------------------------------------------------------------------------------------------------------------
 
 _ndarray = np.ndarray
+_adding = threading.RLock()  # around what adds to .grad: several threads may walk to one leaf, and NumPy lets others run while it adds
 examiners: list[Callable[[Function, Any], None]] = []  # called with every node and what its backward returned: autograd.detect_anomaly
+
+
+def _after_fork() -> None:
+    global _adding
+    _adding = threading.RLock()  # another thread may have held it
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class _Spent(Function):
@@ -135,19 +147,19 @@ def run_backward(
             fresh = node.fresh_gradients
             if len(results) != len(edges):
                 raise RuntimeError(
-                    f"{node.name}: backward returned {len(results)} gradients; expected {len(edges)}, one for each input of forward "
-                    "(None where there is none)"
+                    f"{node.name}: backward returned {len(results)} gradients; expected {len(edges)}, one for each input of forward (None where there is none)"
                 )
         for leaf in leaves:
             if leaf._hooks:
                 g = _run_hooks(leaf._hooks, leaves[leaf], create_graph)
                 leaves[leaf] = g if create_graph else np.array(g, order="C")
         if accumulate:
-            for leaf, g in leaves.items():
-                if leaf._grad is None and not create_graph and leaf._edge is not None:
-                    leaf._grad = new_tensor(g)
-                elif leaf._edge is not None:  # else it was told meanwhile to want none
-                    _accumulate(leaf, g)
+            with _adding:
+                for leaf, g in leaves.items():
+                    if leaf._grad is None and not create_graph and leaf._edge is not None:
+                        leaf._grad = new_tensor(g)
+                    elif leaf._edge is not None:  # else it was told meanwhile to want none
+                        _accumulate(leaf, g)
     finally:
         mode.grad = before
         ERROR_STATE.reset(loud)
@@ -345,11 +357,13 @@ def _examined_backward(node: Function, entry: list[Any], create_graph: bool) -> 
 def _recorded_backward(node: Function, grads: list[Any]) -> Any:
     """node.backward on Tensors, recorded; a once-differentiable one on arrays, and its results lead to an error."""
     if not node.once_differentiable:
-        node._recording = True
+        outer, mode.recording = mode.recording, node
+        recordings.append(None)
         try:
             return type(node).backward(node, *grads)
         finally:
-            node._recording = False
+            recordings.pop()
+            mode.recording = outer
     results = type(node).backward(node, *(g._data for g in grads))
     spent = _Spent(node, grads)
     made: list[Tensor | None] = []
@@ -404,9 +418,9 @@ def _run_hooks(hooks: dict[int, Any], g: Any, create_graph: bool) -> Any:
     for hook in list(hooks.values()):
         answer = hook(grad)
         if answer is not None:
-            if not isinstance(answer, Tensor) or answer._data.shape != grad._data.shape:
-                came = f"shape {list(answer.shape)}" if isinstance(answer, Tensor) else type(answer).__name__
-                raise RuntimeError(f"a hook must return None or a gradient of shape {list(grad.shape)}; got {came}")
+            if not isinstance(answer, Tensor) or answer._data.shape != grad._data.shape or answer._data.dtype != grad._data.dtype:
+                came = f"{answer.dtype} of shape {list(answer.shape)}" if isinstance(answer, Tensor) else type(answer).__name__
+                raise RuntimeError(f"a hook must return None or a gradient of the same type and shape, {grad.dtype} {list(grad.shape)}; got {came}")
             grad = answer
     return grad if create_graph else grad._data
 
@@ -414,13 +428,14 @@ def _run_hooks(hooks: dict[int, Any], g: Any, create_graph: bool) -> Any:
 def _node_hooks(entry: list[Any], create_graph: bool) -> None:
     """Runs what waits for the gradients of a node's outputs, which stand in `entry` after the node."""
     node = entry[0]
-    for i, hooks in (node._hooks or {}).items():
+    for i, hooks in list((node._hooks or {}).items()):  # a hook may register another
         if hooks and entry[i + 1] is not None:
             entry[i + 1] = _run_hooks(hooks, entry[i + 1], create_graph)
-    for i, reference in (node._retained or {}).items():
+    for i, reference in list((node._retained or {}).items()):
         tensor = reference()
         if tensor is not None and entry[i + 1] is not None:
-            _accumulate(tensor, entry[i + 1])
+            with _adding:
+                _accumulate(tensor, entry[i + 1])
 
 
 def _accumulate(tensor: Tensor, g: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -98,6 +98,12 @@ class Subset(Dataset[T_co]):
         if isinstance(index, list):
             return self.dataset[[self.indices[i] for i in index]]
         return self.dataset[self.indices[index]]
+
+    def __getitems__(self, indices: Iterable[int]) -> Any:
+        """The samples of several numbers, as a DataLoader asks for them: all at once, where the whole can do that."""
+        numbers = [self.indices[i] for i in indices]
+        getitems = getattr(self.dataset, "__getitems__", None)
+        return getitems(numbers) if getitems else [self.dataset[i] for i in numbers]
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -204,6 +204,8 @@ class DataLoader(Generic[T_co]):
             return self.collate_fn(self.dataset[index])
         if not isinstance(index, Iterable):
             raise TypeError(f"DataLoader: batch_sampler must yield lists of numbers; got {type(index).__name__}")
+        if isinstance(index, Iterator):
+            index = list(index)  # it can be gone through once
         if self.collate_fn is default_collate:
             rows = _rows(self.dataset, index)
             if rows is not None:

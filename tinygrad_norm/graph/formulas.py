@@ -14,7 +14,7 @@ from ..function import Function
 __all__ = ["BROADCASTS", "FORMULAS", "Formula", "argument_names", "formula_of", "gradient_name"]
 
 # Ops whose inputs broadcast: each gradient is summed over the axes along which its input was repeated.
-BROADCASTS = frozenset({"Add", "Sub", "Rsub", "Mul", "Div", "Pow", "Maximum", "Minimum", "Where", "MaskedFill", "Copy", "Fill", "SetItem", "MSELossFunction"})
+BROADCASTS = frozenset({"Add", "Sub", "Rsub", "Mul", "Div", "Pow", "Maximum", "Minimum", "Where", "MaskedFill", "Copy", "Fill", "SetItem"})
 
 
 class Formula(NamedTuple):

@@ -80,7 +80,7 @@ class ReLUFunction(Function):
     def backward(self, dy: Any) -> Any:
         (y,) = self.saved_tensors
         if isinstance(dy, Tensor):
-            return select(as_array(y) <= 0, 0.0, dy)  # (2), recorded: linear in dy, constant in y wherever there is a derivative
+            return select(as_array(y) <= 0, y, dy)  # (2), recorded: y is that 0, and has x's place in the graph, so that there is a second derivative, 0
         dx = np.empty(dy.shape, dy.dtype)
         relu_backward[dy.size](y.ravel(), ready(dy).ravel(), dx.ravel())
         return dx

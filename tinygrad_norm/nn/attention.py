@@ -31,6 +31,7 @@ import numpy as np
 from ..function import Function
 from ..kernel import kernel, prange, ready
 from ..ops.operands import check_tensor, sum_to
+from ..quiet import quiet
 from ..tensor import Tensor
 from .dropout import check_probability, keep_factors
 from .softmax import EXP_WORK, exp_below, is_double, largest
@@ -137,7 +138,7 @@ class AttentionFunction(Function):
         factors = keep_factors(weights, p) if p else None
         self.scale, self.causal = scale, causal
         self.save_for_backward(q, k, v, bias, weights, factors)
-        y: Array = np.matmul(weights if factors is None else weights * factors, v)  # (4)
+        y: Array = quiet.run(np.matmul, weights if factors is None else weights * factors, v)  # (4)
         return y
 
     def backward(self, dy: Any) -> Any:
@@ -174,7 +175,7 @@ class WeightsFunction(Function):
 
 def _weights(q: Array, k: Array, bias: Array | None, scale: float, causal: bool) -> Array:
     """P (…, L, S), by (1) and (2)."""
-    z = ready(np.matmul(q, _mT(k)))  # matmul may answer in the order of q's memory, and the rows are written in place
+    z = ready(quiet.run(np.matmul, q, _mT(k)))  # matmul may answer in the order of q's memory, and the rows are written in place
     queries, keys = z.shape[-2:]
     rows = z.reshape(-1, keys) if z.size else z.reshape(0, keys)
     which = None
@@ -183,7 +184,7 @@ def _weights(q: Array, k: Array, bias: Array | None, scale: float, causal: bool)
         heights = wide.shape[:-1]
         numbers = np.arange(math.prod(heights)).reshape(heights)
         which = np.broadcast_to(numbers, z.shape[:-1]).reshape(-1)
-        bias = ready(wide).reshape(-1, keys)
+        bias = ready(wide).reshape(math.prod(heights), keys)  # -1 would not do where there are no keys
     weigh[EXP_WORK * z.size](rows, z.dtype.type(scale), bias, None if which is None else ready(which), queries, causal, is_double(z))
     return z
 

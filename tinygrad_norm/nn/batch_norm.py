@@ -29,6 +29,7 @@ from typing import Any
 import numpy as np
 
 from ..function import Function
+from ..grad_mode import mode
 from ..kernel import APART, get_num_threads, kernel, prange, ready
 from ..ops.operands import as_array, check_tensor, constant
 from ..tensor import Tensor, touch
@@ -354,14 +355,15 @@ class BatchNormEval(Function):
 
     def forward(self, x: Array, weight: Array | None, bias: Array | None, *, mean: Array, var: Array, eps: float) -> Array:
         self.mean = channels(x, mean.copy())  # the buffers move on
-        self.rstd = channels(x, 1 / np.sqrt(var + eps))
         self.save_for_backward(x if self.needs_input_grad[1] else None, weight)
-        y = x - self.mean
-        y *= self.rstd
-        if weight is not None:
-            y *= channels(x, weight)
-        if bias is not None:
-            y += channels(x, bias)
+        with np.errstate(all="ignore"):
+            self.rstd = channels(x, 1 / np.sqrt(var + eps))
+            y = x - self.mean
+            y *= self.rstd
+            if weight is not None:
+                y *= channels(x, weight)
+            if bias is not None:
+                y += channels(x, bias)
         return y
 
     def backward(self, dy: Any) -> Any:
@@ -427,6 +429,8 @@ def batch_norm(
             check_tensor(t, "batch_norm")
             if t._data.shape != x.shape[1:2]:
                 raise RuntimeError(f"{what} should contain {x.shape[1]} elements not {t._data.size}: one for each channel of input {list(x.shape)}")
+            if t._edge is not None and what.startswith("running") and mode.grad:
+                raise RuntimeError(f"batch_norm: not differentiable with respect to argument '{what}': it cannot require a gradient; pass {what}.detach()")
             if t._data.dtype != x.dtype:
                 raise RuntimeError(f"batch_norm: mixed dtype: the input is {input.dtype}, {what} is {t.dtype}: all inputs must share one dtype")
     if type(eps) is not float:

@@ -175,11 +175,12 @@ def _padding(padding_idx: Any, symbols: int) -> int:
 def _shorten(weight: Tensor, used: Array, max_norm: float, norm_type: float) -> None:
     """Scales the used rows that are longer than max_norm; no graph sees it."""
     rows = weight._data[used]
-    norms = np.linalg.norm(rows, ord=norm_type, axis=1)
-    long = norms > max_norm
-    if long.any():
-        factor = (max_norm / (norms[long] + 1e-7)).astype(rows.dtype)
-        weight._data[used[long]] = rows[long] * factor[:, None]
+    with np.errstate(all="ignore"):
+        norms = np.linalg.norm(rows, ord=norm_type, axis=1)
+        long = norms > max_norm
+        if long.any():
+            factor = (max_norm / (norms[long] + 1e-7)).astype(rows.dtype)
+            weight._data[used[long]] = rows[long] * factor[:, None]
     touch(weight)
 
 

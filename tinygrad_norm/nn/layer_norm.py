@@ -263,7 +263,7 @@ def layer_norm(
         >>> tg.nn.functional.layer_norm(tg.tensor([[1.0, 2.0, 3.0]]), (3,))
         tensor([[-1.2247,  0.0000,  1.2247]])
     """
-    shape = normalized_shape if type(normalized_shape) is tuple else shape_argument("layer_norm", normalized_shape)
+    shape = shape_argument("layer_norm", normalized_shape)
     check_normalized("layer_norm", input, shape, weight, bias)
     if type(eps) is not float:
         check_eps("layer_norm", eps)
@@ -273,9 +273,15 @@ def layer_norm(
 
 
 def shape_argument(op: str, shape: Any) -> tuple[int, ...]:
-    if not isinstance(shape, Sequence) or isinstance(shape, (str, bytes)):
-        raise TypeError(f"{op}(): argument 'normalized_shape' must be tuple of ints, not {type(shape).__name__}")
-    return tuple(shape)
+    """normalized_shape as a function takes it, as a tuple: TypeError where it is no sequence of integers."""
+    if type(shape) is not tuple:
+        if not isinstance(shape, Sequence) or isinstance(shape, (str, bytes)):
+            raise TypeError(f"{op}(): argument 'normalized_shape' must be tuple of ints, not {type(shape).__name__}")
+        shape = tuple(shape)
+    for n in shape:
+        if type(n) is not int and (isinstance(n, bool) or not isinstance(n, (int, np.integer))):
+            raise TypeError(f"{op}(): argument 'normalized_shape' must be tuple of ints, but found element of type {type(n).__name__}")
+    return shape  # type: ignore[no-any-return]
 
 
 class LayerNorm(AffineNorm):

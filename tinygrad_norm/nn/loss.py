@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..function import Function
+from ..ops.arithmetic import select
 from ..ops.indexing import Put
-from ..ops.operands import broadcast_shape, check_tensor, constant, operands, sum_to
+from ..ops.operands import broadcast_shape, check_tensor, constant, operands
 from ..tensor import Tensor
 from .cross_entropy import check_classes, check_options, out_of_bounds
 from .module import Module
@@ -50,14 +51,15 @@ class NLLLossFunction(Function):
             w = np.where(kept, 1 if weight is None else weight[label], 0).astype(x.dtype)
             losses = np.where(kept, -w * x[self.key], 0).astype(x.dtype)
             norm = w.sum(dtype=np.float64)
-            self.slope = np.where(kept, -w / norm if reduction == "mean" else -w, 0).astype(x.dtype)
+            self.kept, self.slope = kept, np.where(kept, -w / norm if reduction == "mean" else -w, 0).astype(x.dtype)
             if reduction == "none":
                 return losses
             total = losses.sum(dtype=np.float64)
             return np.array(total / norm if reduction == "mean" else total, x.dtype)
 
     def backward(self, dy: Any) -> Any:
-        return Put.on(dy * constant(self.slope, dy), shape=self.shape, key=self.key), None, None
+        dx = select(self.kept, dy * constant(self.slope, dy), 0.0)  # an infinite dy must not meet the 0 of an ignored row
+        return Put.on(dx, shape=self.shape, key=self.key), None, None
 
 
 # -- 2. Squared error -----------------------------------------------------------------------------------------------------------------
@@ -86,7 +88,7 @@ class MSELossFunction(Function):
         x, target = self.saved_tensors
         dx = dy * ((x - target) * self.scale)  # (1)
         need_x, need_target = self.needs_input_grad
-        return sum_to(dx, x.shape) if need_x else None, sum_to(-dx, target.shape) if need_target else None
+        return dx if need_x else None, -dx if need_target else None
 
 
 # -- 3. For users ---------------------------------------------------------------------------------------------------------------------
@@ -144,12 +146,13 @@ def mse_loss(input: Tensor, target: Tensor, *, reduction: str = "mean") -> Tenso
     check_tensor(target, "mse_loss")
     check_options("mse_loss", reduction)
     if input._data.shape != target._data.shape:
-        broadcast_shape("mse_loss", input._data.shape, target._data.shape)
+        shape = broadcast_shape("mse_loss", input._data.shape, target._data.shape)
         warnings.warn(
             f"Using a target size ({target.shape}) that is different to the input size ({input.shape}). This will likely lead to incorrect "
             "results due to broadcasting. Please ensure they have the same size.",
             stacklevel=2,
         )
+        input, target = input.expand(shape), target.expand(shape)
     a, b = operands("mse_loss", input, target)
     if a._data.dtype.kind != "f":
         raise NotImplementedError(f"mse_loss is not implemented for {a.dtype}: convert input and target with .float()")

@@ -228,7 +228,7 @@ def masked_layer_norm(
         >>> tg.nn.functional.masked_layer_norm(x, ~tg.isnan(x), (4,))
         tensor([[-1.2247,  0.0000,  1.2247,  0.0000]])
     """
-    shape = normalized_shape if type(normalized_shape) is tuple else shape_argument("masked_layer_norm", normalized_shape)
+    shape = shape_argument("masked_layer_norm", normalized_shape)
     check_normalized("masked_layer_norm", input, shape, weight, bias)
     if type(eps) is not float:
         check_eps("masked_layer_norm", eps)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 
@@ -58,7 +58,17 @@ class Module(Register):
     """
 
     training: bool
+    _may_be_missing: ClassVar[tuple[str, ...]] = ()  # names that old state_dicts do not have
     _hooks: OrderedDict[int, Any]  # number of a handle → (hook, whether it comes before forward, whether it sees keyword arguments)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("get_extra_state", "set_extra_state", "_save_to_state_dict", "_load_from_state_dict"):
+            if name in cls.__dict__:
+                raise NotImplementedError(
+                    f"{cls.__name__}.{name}: a state_dict holds parameters and persistent buffers here, and nothing else: keep the state in a buffer "
+                    "(register_buffer)"
+                )
 
     def __init__(self) -> None:
         super().__init__()
@@ -424,7 +434,8 @@ class Module(Register):
         for name, target in own.items():
             key = prefix + name
             if key not in state:
-                missing.append(key)
+                if name not in self._may_be_missing:
+                    missing.append(key)
                 continue
             try:
                 plan.append((target, incoming(key, state[key], target)))

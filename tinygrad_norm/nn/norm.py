@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -37,6 +37,7 @@ class ChannelNorm(AffineNorm):
     running_mean: Tensor | None
     running_var: Tensor | None
     num_batches_tracked: Tensor | None
+    _may_be_missing: ClassVar[tuple[str, ...]] = ("num_batches_tracked",)  # torch has it since 0.4.1
 
     def __init__(
         self,

@@ -205,7 +205,7 @@ def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | No
         >>> tg.nn.functional.rms_norm(tg.tensor([[3.0, 4.0]]), (2,))
         tensor([[0.8485, 1.1314]])
     """
-    shape = normalized_shape if type(normalized_shape) is tuple else shape_argument("rms_norm", normalized_shape)
+    shape = shape_argument("rms_norm", normalized_shape)
     check_normalized("rms_norm", input, shape, weight)
     if eps is None:
         eps = np.finfo(input._data.dtype).eps

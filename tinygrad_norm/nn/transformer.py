@@ -267,9 +267,13 @@ class MultiheadAttention(Module):
 
 
 def _numbers(mask: Tensor, like: Tensor) -> Tensor:
-    """A bool mask, True where not to look, as 0 and −inf; a float one in like's type."""
+    """A bool mask, True where not to look, as 0 and −inf; a float one as it is."""
     kind = like._data.dtype
-    return Tensor(np.where(mask._data, kind.type(-np.inf), kind.type(0))) if mask._data.dtype.kind == "b" else mask.to(like.dtype)
+    if mask._data.dtype.kind == "b":
+        return Tensor(np.where(mask._data, kind.type(-np.inf), kind.type(0)))
+    if mask._data.dtype != kind:
+        raise RuntimeError(f"MultiheadAttention: a mask must be bool or of the query's dtype, {like.dtype}; got {mask.dtype}: convert it with .to(...)")
+    return mask
 
 
 def _wider(mask: Tensor, keys: int) -> Tensor:

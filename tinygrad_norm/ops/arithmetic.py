@@ -293,6 +293,12 @@ def add_(input: Tensor, other: Any, *, alpha: Number = 1) -> Tensor:
     return write_in_place(input, add, other, alpha=alpha)
 
 
+def pow_(input: Tensor, exponent: Any) -> Tensor:
+    """input ← input raised to the exponent."""
+    check_tensor(input, "pow_")
+    return write_in_place(input, pow, exponent)
+
+
 def sub_(input: Tensor, other: Any, *, alpha: Number = 1) -> Tensor:
     """input ← input − alpha·other."""
     check_tensor(input, "sub_")

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..quiet import quiet
-from ..tensor import Tensor
+from ..tensor import Tensor, write_in_place
 from .operands import as_array, broadcast_shape, check_tensor, operands
 
 
@@ -72,6 +72,16 @@ def logical_and(input: Any, other: Any) -> Tensor:
 def logical_or(input: Any, other: Any) -> Tensor:
     """input | other: of bool, or bit by bit of int64."""
     return _logic("|", np.bitwise_or, input, other)
+
+
+def logical_and_(input: Tensor, other: Any) -> Tensor:
+    """input ← input & other."""
+    return write_in_place(input, logical_and, other)
+
+
+def logical_or_(input: Tensor, other: Any) -> Tensor:
+    """input ← input | other."""
+    return write_in_place(input, logical_or, other)
 
 
 def invert(input: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -17,12 +17,12 @@ Array = np.ndarray[Any, Any]
 
 
 class Clone(Function):
-    """A copy of the memory."""
+    """A copy of the memory, in its order: random numbers are drawn in that."""
 
     name = "CloneBackward0"
 
-    def forward(self, x: Array) -> Array:
-        return np.array(x, order="C")
+    def forward(self, x: Array, *, order: Literal["C", "K"] = "K") -> Array:
+        return np.array(x, order=order)
 
     def backward(self, g: Any) -> Any:
         return g
@@ -74,7 +74,10 @@ def clone(input: Tensor) -> Tensor:
 
 def contiguous(input: Tensor) -> Tensor:
     """Itself if its elements lie in memory in the order of its indices, else a copy that does."""
-    return input if input._data.flags.c_contiguous else clone(input)
+    if input._data.flags.c_contiguous:
+        return input
+    out: Tensor = Clone.apply(input, order="C")
+    return out
 
 
 def to(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -124,8 +124,13 @@ class MaskedFill(Function):
 # -- For users -----------------------------------------------------------------------------------------------------------------------
 
 
+_PARTS = (list, tuple, range, slice, Tensor, np.ndarray)  # a list with one of these in it is meant as a tuple
+
+
 def _keys(x: Tensor, key: Any) -> tuple[list[Key], str]:
     """The one or two keys for NumPy, with torch's errors, and the name torch gives the node."""
+    if isinstance(key, list) and len(key) < 32 and any(k is None or k is Ellipsis or isinstance(k, _PARTS) for k in key):
+        key = tuple(key)  # as in torch: x[[[0, 1], [1, 0]]] is x[[0, 1], [1, 0]]
     parts = key if isinstance(key, tuple) else (key,)
     used = sum(_axes_used(k) for k in parts)
     ndim, shape = x._data.ndim, x._data.shape
@@ -138,7 +143,7 @@ def _keys(x: Tensor, key: Any) -> tuple[list[Key], str]:
     name = "SliceBackward0" if isinstance(key, slice) else "AliasBackward0"
     axis = 0
     for i, k in enumerate(parts):
-        if isinstance(k, (Tensor, np.ndarray, list)):
+        if isinstance(k, (Tensor, np.ndarray, list, tuple, range)):
             k = _index_array(k)
             if k.ndim == 0 and k.dtype.kind == "i":
                 k = k.item()  # as in torch, a 0-d tensor is an integer, and gives a view
@@ -192,7 +197,7 @@ def _keys(x: Tensor, key: Any) -> tuple[list[Key], str]:
 
 def _index_array(k: Any) -> Array:
     """A tensor of indices as an array of its own: it is kept for backward, and the caller may change theirs."""
-    array = np.array(as_nested(k), dtype=None if k else np.int64) if isinstance(k, list) else np.array(as_array(k))
+    array = np.array(as_nested(list(k)), dtype=None if k else np.int64) if isinstance(k, (list, tuple, range)) else np.array(as_array(k))
     if array.dtype.kind not in "ib":
         raise IndexError(f"tensors used as indices must be int64 or bool tensors; got {array.dtype}")
     return array
@@ -214,7 +219,7 @@ def as_nested(values: Any) -> Any:
 def _axes_used(k: Any) -> int:
     if k is None or k is Ellipsis or isinstance(k, (bool, np.bool_)):
         return 0
-    if isinstance(k, list):
+    if isinstance(k, (list, tuple, range)):
         k = _index_array(k)
     array = as_array(k)
     return array.ndim if isinstance(array, np.ndarray) and array.dtype.kind == "b" else 1
@@ -251,9 +256,7 @@ def setitem(input: Tensor, key: Any, value: Any) -> None:
         if all(n == 1 for n in came[:extra]):
             value = value.reshape(came[extra:]) if extra else value
         if value._data.ndim > places.ndim or broadcast_shape("setitem", places.shape, value._data.shape) != places.shape:
-            raise RuntimeError(
-                f"shape mismatch: value tensor of shape {list(came)} cannot be broadcast to indexing result of shape {list(places.shape)}"
-            )
+            raise RuntimeError(f"shape mismatch: value tensor of shape {list(came)} cannot be broadcast to indexing result of shape {list(places.shape)}")
         if value._data.dtype != input._data.dtype and any(isinstance(k, np.ndarray) for k in keys[-1]):
             raise RuntimeError(f"Index put requires the source and destination dtypes match, got {input.dtype} for the destination and {value.dtype}")
     elif isinstance(value, (bool, int, float, np.generic)):
@@ -279,9 +282,7 @@ def gather(input: Tensor, dim: int, index: Tensor) -> Tensor:
     if index._data.dtype.kind != "i":
         raise RuntimeError(f"gather(): Expected dtype int64 for index; got {index.dtype}")
     if index._data.ndim != input._data.ndim:
-        raise RuntimeError(
-            f"Index tensor must have the same number of dimensions as input tensor: index {list(index.shape)}, input {list(input.shape)}"
-        )
+        raise RuntimeError(f"Index tensor must have the same number of dimensions as input tensor: index {list(index.shape)}, input {list(input.shape)}")
     at = one_axis(dim, input._data.ndim)
     for i, (m, n) in enumerate(zip(index._data.shape, input._data.shape)):
         if i != at and m > n:
@@ -371,5 +372,3 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     if index.size and index.max() >= num_classes:
         raise RuntimeError(f"Class values must be smaller than num_classes; got {index.max()} with num_classes={num_classes}")
     return Tensor((index[..., None] == np.arange(num_classes)).astype(np.int64))
-
-

@@ -40,6 +40,23 @@ def is_number(value: Any) -> bool:
     return isinstance(value, (int, float))
 
 
+# -- Sums ---------------------------------------------------------------------------------------------------------------------------
+
+
+_sum: Any = np.add.reduce  # without the Python that np.sum puts around it
+
+
+def sum_over(x: Any, axes: tuple[int, ...], keep: bool = False) -> Any:
+    """Σ x over axes, of an array or a Tensor. Along the last ones in memory NumPy adds by halves; along others one after the other, which of
+    a million float32 leaves two digits right, so there the sum is a float64 until it is done.
+    """
+    if isinstance(x, Tensor):
+        return x.sum(axis=axes, keepdims=keep)
+    if x.dtype.char != "f" or (x.flags.c_contiguous and axes == tuple(range(x.ndim - len(axes), x.ndim))):
+        return quiet.run(_sum, x, axes, None, None, keep)
+    return quiet.run(np.asarray, quiet.run(_sum, x, axes, np.float64, None, keep), x.dtype)
+
+
 # -- Broadcasting ------------------------------------------------------------------------------------------------------------------
 
 
@@ -55,7 +72,7 @@ def sum_to(g: Any, shape: tuple[int, ...] | None) -> Any:
         return None if shape is None else g
     lead = len(g.shape) - len(shape)
     axes = (*range(lead), *(i + lead for i, n in enumerate(shape) if n == 1 and g.shape[i + lead] != 1))
-    return g.sum(axis=axes, keepdims=True).reshape(shape) if axes else g.reshape(shape)
+    return sum_over(g, axes).reshape(shape) if axes else g.reshape(shape)
 
 
 def broadcast_shape(op: str, a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from ..function import Function
 from ..quiet import quiet
 from ..tensor import Tensor
 from .arithmetic import maximum, minimum, select
-from .operands import as_array, check_tensor, constant, floating
+from .operands import as_array, check_tensor, constant, floating, sum_over
 
 Array = np.ndarray[Any, Any]
 Axes = tuple[int, ...]
@@ -42,8 +42,6 @@ class MinResult(NamedTuple):
     def __repr__(self) -> str:
         return f"torch.return_types.min(\nvalues={self.values!r},\nindices={self.indices!r})"
 
-
-_sum: Any = np.add.reduce  # without the Python that np.sum puts around it
 
 # -- Axes --------------------------------------------------------------------------------------------------------------------------
 
@@ -106,7 +104,7 @@ class Sum(Function):
 
     def forward(self, x: Array, *, axes: Axes, keep: bool, name: str) -> Any:
         self.shape, self.axes, self.name = x.shape, axes, name
-        return quiet.run(_sum, x, axes, None, None, keep)
+        return sum_over(x, axes, keep)
 
     def backward(self, g: Any) -> Any:
         return unreduce(g, self.shape, self.axes)
@@ -136,7 +134,7 @@ class Var(Function):
     def backward(self, g: Any) -> Any:
         (x,) = self.saved_tensors
         free = _count(x.shape, self.axes) - self.correction
-        return unreduce(g, x.shape, self.axes) * (2 / free if free > 0 else math.inf) * (x - x.mean(axis=self.axes, keepdims=True))
+        return unreduce(g, x.shape, self.axes) * (2 / free if free > 0 else math.inf) * _centred(x, self.axes)
 
 
 class Std(Function):
@@ -154,18 +152,22 @@ class Std(Function):
         x, y = self.saved_tensors
         free = _count(x.shape, self.axes) - self.correction
         slope = select(as_array(y) == 0, 0.0, g / y) * (1 / free if free > 0 else math.inf)
-        return unreduce(slope, x.shape, self.axes) * (x - x.mean(axis=self.axes, keepdims=True))
+        return unreduce(slope, x.shape, self.axes) * _centred(x, self.axes)
 
 
 def _mean(x: Array, axes: Axes, keep: bool) -> Any:
-    return quiet.run(np.divide, quiet.run(_sum, x, axes, None, None, keep), x.dtype.type(_count(x.shape, axes)))  # of nothing: NaN
+    return quiet.run(np.divide, sum_over(x, axes, keep), x.dtype.type(_count(x.shape, axes)))  # of nothing: NaN
+
+
+def _centred(x: Any, axes: Axes) -> Any:
+    return x - sum_over(x, axes, True) / _count(x.shape, axes)
 
 
 def _variance(x: Array, axes: Axes, correction: float, keep: bool) -> Any:
     """Two passes: E[x²] − E[x]² loses every digit where the mean is large. In float64: std is finite where its square is no float32."""
     x = x.astype(np.float64, copy=False)
     centred = quiet.run(np.subtract, x, _mean(x, axes, True))
-    total = quiet.run(_sum, quiet.run(np.multiply, centred, centred), axes, None, None, keep)
+    total = sum_over(quiet.run(np.multiply, centred, centred), axes, keep)
     return quiet.run(np.divide, total, np.maximum(_count(x.shape, axes) - correction, 0.0))
 
 
@@ -220,7 +222,7 @@ class LogSumExp(Function):
         with np.errstate(all="ignore"):
             top = x.max(axis=axes, keepdims=True, initial=-np.inf)
             top = np.where(np.isfinite(top), top, 0).astype(x.dtype)
-            y = np.log(np.exp(x - top).sum(axis=axes, keepdims=True)) + top
+            y = np.log(sum_over(np.exp(x - top), axes, True)) + top
         y = np.asarray(y if keep else y.reshape(tuple(n for i, n in enumerate(x.shape) if i not in axes)))
         self.save_for_backward(x, y)
         return y

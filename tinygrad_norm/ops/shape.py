@@ -299,7 +299,7 @@ def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """
     given = _sequence("cat", tensors)
     kind = max((t.dtype for t in given), key=lambda d: d.rank).numpy
-    parts = [t for t in given if t._data.shape != (0,)] or given[:1]  # as in torch, an empty vector goes with any shape
+    parts = given if all(t._data.ndim == 1 for t in given) else [t for t in given if t._data.shape != (0,)]  # an empty vector goes with any shape
     first = parts[0]
     if any(not t._data.ndim for t in parts):
         raise RuntimeError("zero-dimensional tensor cannot be concatenated: use stack, or unsqueeze it first")

@@ -75,6 +75,8 @@ class Optimizer:
                 raise TypeError(f"optimizer can only optimize Tensors, but one of the params is {type(p).__name__}{hint}")
             if not (p.is_leaf or p.retains_grad):
                 raise ValueError(f"can't optimize a non-leaf Tensor: parameter {i}, of shape {list(p.shape)}, was computed by {p.grad_fn}")
+            if not p._data.flags.writeable:
+                raise ValueError(f"can't optimize parameter {i}, of shape {list(p.shape)}: it was expanded, or is over read-only memory: clone() it first")
             if id(p) in seen:
                 raise ValueError(
                     f"some parameters appear in more than one parameter group or twice in one: parameter {i}, of shape {list(p.shape)}; "
