@@ -192,3 +192,13 @@ def test_mixed_types_give_each_leaf_a_gradient_of_its_own_type(lib):
     assert s.grad.item() == 3
     y = (a * 2).backward(lib.ones(2, dtype=lib.float64))  # converted
     assert a.grad.tolist() == [8, 9]
+
+
+@both
+def test_inference_is_stronger_than_enable_grad(lib):
+    w = lib.ones(2, requires_grad=True)
+    with lib.inference_mode(), lib.enable_grad():
+        assert lib.is_grad_enabled()
+        y = w * 2
+        assert not y.requires_grad and y.grad_fn is None
+        assert not lib.max(w * 1, 0)[0].requires_grad

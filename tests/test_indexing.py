@@ -335,3 +335,16 @@ def test_a_list_with_lists_tensors_or_slices_in_it_is_a_tuple():
             assert x[key(tg)].tolist() == t[key(torch)].tolist(), key(tg)
     x[[[0, 1], [1, 0]]] = 9.0
     assert (x == 9).sum().item() == 9 and x[1, 0].tolist() == [9, 9, 9, 9]
+
+
+@pytest.mark.parametrize("lib", [tg, torch], ids=["ours", "torch"])
+def test_one_value_of_another_type_for_a_mask(lib):
+    x, v = lib.arange(4.0), lib.tensor([[3.0]], dtype=lib.float64, requires_grad=True)
+    x[x > 2] = lib.tensor(1)
+    x[x == 2] = v
+    assert x.tolist() == [0, 1, 3, 1] and x.dtype == lib.float32
+    x.sum().backward()
+    assert v.grad.tolist() == [[1]] and v.grad.dtype == lib.float64
+    for key, value in ((lib.tensor([0, 1]), lib.tensor(1)), (lib.arange(4) > 1, lib.tensor([1, 2]))):
+        with pytest.raises(RuntimeError, match="dtypes match"):
+            lib.arange(4.0)[key] = value

@@ -122,7 +122,7 @@ def test_numpy_copies_only_when_it_may():
     x = tg.ones(2)
     with pytest.raises(ValueError, match="without a copy"):
         x.__array__(np.float64, copy=False)
-    assert x.__array__(copy=False) is x.numpy()
+    assert np.shares_memory(x.__array__(copy=False), x.numpy())
     assert not np.shares_memory(x.__array__(copy=True), x.numpy())
 
 
@@ -292,3 +292,15 @@ def test_what_may_be_looked_for():
     for other in ("a", None, [1.0]):
         with pytest.raises(RuntimeError, match="only supports Tensor or scalar"):
             other in x  # noqa: B015
+
+
+@both
+def test_the_shape_of_what_numpy_was_given_is_not_the_tensors(lib):
+    x = lib.arange(6)
+    for array in (x.numpy(), np.asarray(x)):
+        array = array.reshape(2, 3)
+        array[0, 0] += 7
+    assert x.shape == (6,) and x[0] == 14
+    mine = x.numpy()
+    mine.resize((3, 2), refcheck=False)
+    assert x.shape == (6,)

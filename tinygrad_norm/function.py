@@ -224,7 +224,7 @@ class Function:
                 writes.append(_UNWATCHED)
             arrays.append(data)
             ids.append(id(data))
-        if recording and not mode.grad:
+        if recording and (not mode.grad or (special and mode.inference)):
             recording, node.edges = False, [None] * len(edges)
         if len(arrays) == 1 and not params:  # unpacking one argument would double what the call costs
             results = cls.forward(node, data)

@@ -123,7 +123,8 @@ class Tensor(TensorMethods):
         """Its memory as a NumPy array, shared; RuntimeError where a gradient would be lost."""
         if self._edge is not None:
             raise RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead.")
-        return self._data
+        shared: Array = self._data.view()  # an array object of its own: its shape may be set
+        return shared
 
     # Its place in the graph
 

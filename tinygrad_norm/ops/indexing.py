@@ -257,7 +257,7 @@ def setitem(input: Tensor, key: Any, value: Any) -> None:
             value = value.reshape(came[extra:]) if extra else value
         if value._data.ndim > places.ndim or broadcast_shape("setitem", places.shape, value._data.shape) != places.shape:
             raise RuntimeError(f"shape mismatch: value tensor of shape {list(came)} cannot be broadcast to indexing result of shape {list(places.shape)}")
-        if value._data.dtype != input._data.dtype and any(isinstance(k, np.ndarray) for k in keys[-1]):
+        if value._data.dtype != input._data.dtype and any(isinstance(k, np.ndarray) and (k.dtype.kind == "i" or value._data.size > 1) for k in keys[-1]):
             raise RuntimeError(f"Index put requires the source and destination dtypes match, got {input.dtype} for the destination and {value.dtype}")
     elif isinstance(value, (bool, int, float, np.generic)):
         value = fitted("setitem", value, input._data.dtype)
