@@ -271,3 +271,22 @@ def test_what_diverges_in_eval_is_no_warning():
             arguments = [lib.tensor(values, dtype=lib.float32) for values in ([x], mean, var, weight)]
             results.append(lib.nn.functional.batch_norm(*arguments).numpy())
         np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("shape", [(2048, 20), (2, 4, 65536)])
+def test_constant_channels_are_beta_whatever_they_hold(shape):
+    """A mean of float32 sums is some roundings off, and Σc² − n r² about it is below 0 at times: not a root of that."""
+    values = np.linspace(1e4, 3e5, 40).astype(np.float32)
+    for v in values:
+        y = tg.nn.functional.batch_norm(tg.from_numpy(np.full(shape, v)), None, None, training=True).numpy()
+        assert np.abs(y).max() < 0.1
+    held = np.full((64, 1), np.nan, np.float32)
+    assert np.isnan(tg.nn.functional.batch_norm(tg.from_numpy(held), None, None, training=True).numpy()).all()
+
+
+def test_a_large_mean_over_many_rows():
+    x = (np.random.RandomState(0).randn(40_000, 4) + 1e7).astype(np.float32)
+    exact = x.astype(np.float64)
+    exact = (exact - exact.mean(0)) / np.sqrt(exact.var(0) + 1e-5)
+    y = tg.nn.functional.batch_norm(tg.from_numpy(x), None, None, training=True).numpy()
+    assert np.abs(y - exact).max() < 1e-5

@@ -443,3 +443,12 @@ def test_numbers_and_arrays_in_words():
     assert rows(np.zeros(7, np.int64)) == ["0 … 0"]
     assert assigned("g", np.array(3.0)) == ["g = 3.0"]
     assert width_of("漢", 10) == 2 * width_of("a", 10) and width_of("x̂", 10) == width_of("x", 10)
+
+
+def test_a_leaf_that_was_stepped_since_is_not_shown_as_what_it_was():
+    x, w = tg.ones(2), tg.tensor([1.0, 2.0], requires_grad=True)
+    y = x + w
+    loss = y.sum()
+    with tg.no_grad():
+        w.sub_(0.5)
+    assert next(b for b in tg.graph.draw(loss).graph.boxes if b.kind == "op").values == [None]

@@ -218,3 +218,11 @@ def test_lengths_are_integers(name):
             with pytest.raises(TypeError, match="must be tuple of ints"):
                 getattr(lib.nn.functional, name)(lib.ones(2, 3 if shape != (True,) else 1), shape)
     assert tg.nn.functional.layer_norm(tg.ones(2, 3), [np.int64(3)]).shape == (2, 3)
+
+
+def test_constant_rows_are_beta_whatever_they_hold():
+    for v in np.linspace(1e4, 2e4, 40).astype(np.float32):
+        for width in (20, 768):
+            x = tg.from_numpy(np.full((2, width), v))
+            assert np.isfinite(tg.nn.functional.layer_norm(x, (width,), eps=1e-12).numpy()).all()
+            assert np.isfinite(tg.nn.functional.masked_layer_norm(x, x > 0, (width,), eps=1e-12).numpy()).all()

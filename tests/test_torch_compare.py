@@ -147,3 +147,37 @@ def test_bad_input(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match=r"pip install torch==2.13.0"):
         compare_with_torch(tg.exp, array(2))
+
+
+def test_buffers_are_compared_where_there_is_no_gradient():
+    class Ours(tg.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mean", tg.zeros(2))
+
+        def forward(self, x):
+            with tg.no_grad():
+                self.mean.mul_(0.9).add_(x.mean(0) * 0.1)
+                return x * 1
+
+    class Theirs(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("mean", torch.zeros(2))
+
+        def forward(self, x):
+            with torch.no_grad():
+                self.mean.mul_(0.5).add_(x.mean(0) * 0.5)
+                return x * 1
+
+    assert not tg.autograd.compare_with_torch(Ours(), tg.ones(3, 2), torch_counterpart=Theirs()).ok
+
+
+def test_frozen_parameters_and_packed_biases():
+    layer = tg.nn.Linear(2, 3)
+    layer.weight.requires_grad = False
+    comparison = tg.autograd.compare_with_torch(layer, tg.randn(4, 2))
+    assert comparison.ok and "grad weight" not in {d.name for d in comparison.differences} and comparison["grad bias"].relative < 1e-5
+    x = tg.randn(3, 2, 4)
+    assert tg.autograd.compare_with_torch(tg.nn.MultiheadAttention(4, 2), (x, x, x)).ok
+    assert tg.autograd.compare_with_torch(lambda x: x.argmax(), tg.arange(3.0), torch_counterpart=lambda x: x.argmin()).worst.relative > 0

@@ -45,7 +45,8 @@ def explain(got: Array, right: Array, name: str = "the gradient", close: float =
 
     if not np.any(got):
         return [f"{name} is zero everywhere"]
-    factor = float(np.sum(got * right) / np.sum(right * right))
+    with np.errstate(all="ignore"):
+        factor = float(np.sum(got * right) / np.sum(right * right))
     if abs(factor) > close and same(got / factor, right):
         return [f"{name} has the wrong sign, everywhere" if abs(factor + 1) < close else f"{name} is {_factor(factor, right.shape)} the right one, everywhere"]
     if right.ndim >= 2 and right.shape[-1] == right.shape[-2] and same(np.swapaxes(got, -1, -2), right):
@@ -60,7 +61,8 @@ def explain(got: Array, right: Array, name: str = "the gradient", close: float =
             listed = f"[{', '.join(map(str, which[:8]))}{', …' if len(which) > 8 else ''}]"
             some = f"{word} {listed} of {name} are" if len(which) > 1 else f"{'entry' if word == 'entries' else word[:-1]} {which[0]} of {name} is"
             said.append(f"only {some} wrong (axis {axis})")
-    ratio = {float(f"{v:.6g}") for v in (got[bad] / np.where(right[bad] == 0, np.nan, right[bad]))}
+    with np.errstate(all="ignore"):
+        ratio = {float(f"{v:.6g}") for v in (got[bad] / np.where(right[bad] == 0, np.nan, right[bad]))}
     if len(ratio) == 1 and bad.sum() > 1 and said:
         said.append(f"there it is {_factor(ratio.pop(), right.shape)} the right one")
     return said

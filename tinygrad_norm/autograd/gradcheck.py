@@ -191,9 +191,12 @@ def gradient_of(func: Any, inputs: Any, grad_outputs: Any = None, non_contiguous
     names: set[str] = set()
     gradients.unrecorded = unrecorded  # type: ignore[attr-defined]  # for the differences: as a training computes it, and twice as fast
     gradients.__name__ = f"gradient of {target.name}"
-    single = len(upstream) == 1
     arguments = {n.name: n.tensor for n in target.tensors}
-    arguments.update({"grad_output" if single else f"grad_output[{i}]": v for i, v in enumerate(upstream)})
+    for i, v in enumerate(upstream):
+        name = "grad_output" if len(upstream) == 1 else f"grad_output[{i}]"
+        while name in arguments:  # an input of that name
+            name += "'"
+        arguments[name] = v
     return gradients, arguments
 
 

@@ -21,6 +21,7 @@ from .target import FAILURES, Array, GradcheckError, Named, Target, flat, own_st
 
 __all__ = ["check"]
 
+TURNED = -3.7  # times dy: a backward that is linear gives as many times its gradients
 LARGEST = 1 << 24  # elements of all Jacobians together: a dozen arrays of that size are a gigabyte
 WHERE = 1 << 16  # up to so many are looked at where fast_mode finds something wrong, to say where
 
@@ -112,6 +113,18 @@ def _random_backward(
                 f"Backward is not reentrant, i.e., running backward with same input and grad_output multiple times gives different values for "
                 f"{n}, although analytical gradient matches numerical gradient: it keeps state, or writes to what it saved. nondet_tol is {nondet_tol:g}"
             )
+    third = _backward(target, names, [np.asarray(TURNED * v, v.dtype) for _, v in chosen])
+    largest = max((np.abs(g).max(initial=0) for g in third if g is not None), default=0)
+    for n, a, b in zip(target.inputs, first, third):
+        unit = max(np.finfo(m.tensor._data.dtype).eps for m in (*names, n))
+        if a is not None and b is not None and not _close(np.asarray(TURNED * a), np.asarray(b), 1e4 * unit * largest - TURNED * nondet_tol):
+            j = np.unravel_index(int(np.argmax(np.abs(TURNED * a - b))), a.shape)
+            index = [int(k) for k in j]
+            result.problems.append(
+                f"the backward of {target.name} is not linear in the upstream gradient dy: with {TURNED} dy, {n.name}{index} gets {b[j]:.6g}; "
+                f"{TURNED} times what it gets with dy is {TURNED * a[j]:.6g}"
+            )
+            break
     return first
 
 
@@ -133,6 +146,10 @@ def _jacobians(
             one = np.zeros(n.tensor.shape, n.tensor._data.dtype)
             one.reshape(-1)[o] = 1
             rows.append(_backward(target, [n], [one]))
+        if n.tensor.requires_grad and not n.tensor._data.size:  # no row, but the graph may lead there all the same
+            reached = _backward(target, [n], [np.zeros(n.tensor.shape, n.tensor._data.dtype)])
+            analytic.append([None if g is None else np.zeros((0, g.size)) for g in reached])
+            continue
         per_input: list[Array | None] = []
         for i, leaf in enumerate(target.inputs):
             column = [row[i] for row in rows]
@@ -153,8 +170,9 @@ def _jacobians(
             flags = np.zeros((2, len(f0), size), bool)
             along = _direction(target, x, own_stream(i).standard_normal(x.shape), len(f0))
             noise = noise_level(along, _step(x) / 4096) if size and eps is None else np.zeros(len(f0))
+            widest = max(first_step(x), 0.25) if size else 0.25
             for j, index in enumerate(np.ndindex(x.shape)):
-                d = derivative(_line(target, x, index, len(f0)), f0, first_step(x, index), units, noise, eps)
+                d = derivative(_line(target, x, index, len(f0)), f0, first_step(x, index), units, noise, eps, widest)
                 parts[:4, :, j] = d.value, d.error, d.left, d.right
                 flags[:, :, j] = d.kink, d.jump
             for k, n in enumerate(outputs):
@@ -198,7 +216,8 @@ def _line(target: Target, x: Array, index: tuple[int, ...], size: int) -> Callab
 
 
 def _step(x: Array) -> float:
-    return first_step(x, (0,) * x.ndim) if x.size else 0.25
+    """A first step for all elements at once: that of the smallest."""
+    return first_step(x, tuple(int(i) for i in np.unravel_index(int(np.abs(x).argmin()), x.shape))) if x.size else 0.25
 
 
 def _direction(target: Target, x: Array, u: Array, size: int) -> Callable[[float], tuple[float, Array]]:

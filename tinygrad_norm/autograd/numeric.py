@@ -55,16 +55,24 @@ class Derivative(NamedTuple):
     jump: Array
 
 
-def first_step(values: Array, index: tuple[int, ...]) -> float:
-    """A power of two (so that x ± h is exact), about a quarter of the scale on which this input varies."""
+def first_step(values: Array, index: tuple[int, ...] | None = None) -> float:
+    """About a quarter of the scale on which this input varies, but not of others that are far larger than it; None: on which all do together.
+
+    In float32 a power of two, so that x ± h is exact. In float64 none: a function whose period is a power of two would look constant.
+    """
     x = np.asarray(values, np.float64)
     largest = float(np.abs(x).max())
+    own = largest if index is None else abs(float(x[index]))
     spread = float(x.std())
-    scale = spread if spread > 1e-6 * largest else abs(float(x[index])) or largest or 1.0
-    return float(2.0 ** math.floor(math.log2(scale / 4))) if math.isfinite(scale) and scale > 0 else 0.25
+    scale = min(spread, own or spread) if spread > 1e-6 * largest else own or largest or 1.0
+    if not (math.isfinite(scale) and scale > 0):
+        return 0.25
+    return float(2.0 ** math.floor(math.log2(scale / 4))) * (1.0 if values.dtype == np.float32 else 0.9397)
 
 
-def derivative(line: Line, f0: Array, h: float, unit: Array, noise: Array | None = None, step: float | None = None) -> Derivative:
+def derivative(
+    line: Line, f0: Array, h: float, unit: Array, noise: Array | None = None, step: float | None = None, widest: float = 0.25
+) -> Derivative:
     """The derivative of all outputs along a line, by (1) and (2).
 
     Args:
@@ -74,6 +82,7 @@ def derivative(line: Line, f0: Array, h: float, unit: Array, noise: Array | None
         unit: (M,) the relative rounding of each output, the spacing of 1 in its element type.
         noise: (M,) how much each output trembles (noise_level). The differences of rounded values can agree exactly and mean nothing.
         step: None; or a number, to take the plain central difference (1) with just this step, as torch does.
+        widest: the step to try where rounding is all that is left of the error: the input may not act on the scale of its own value.
     Returns:
         A Derivative.
     """
@@ -81,15 +90,18 @@ def derivative(line: Line, f0: Array, h: float, unit: Array, noise: Array | None
     value, error, scale = np.zeros(m), np.full(m, np.inf), np.zeros(m)
     trembling = np.zeros(m) if noise is None else np.nan_to_num(noise, posinf=0)
     rows = 2 if step is not None else LEVELS
+    widened = False
     if step is not None:
         h = 2 * step
     with np.errstate(all="ignore"):
         for attempt in range(1 if step is not None else RESTARTS):
-            if attempt and np.all((2 * trembling / h >= error) | (error <= 1e-7 * scale)):
+            if attempt and not widened and np.all((2 * trembling / h >= error) | (error <= 1e-7 * scale)):
                 break  # smaller steps would only tremble more
+            found, doubt = np.zeros(m), np.full(m, np.inf)  # the best of this table
             table: list[list[Array]] = []
             one_sided: list[tuple[Array, Array]] = []
             differences: list[Array] = []
+            bends: list[Array] = []
             still = np.ones(m, bool)  # nothing has moved
             for k in range(rows):
                 up, f_up = line(h / 2**k)
@@ -104,28 +116,38 @@ def derivative(line: Line, f0: Array, h: float, unit: Array, noise: Array | None
                 still &= (f_up == f0) & (f_down == f0)
                 one_sided.append(((f0 - f_down) / -down, (f_up - f0) / up))
                 differences.append(np.abs(f_up - f_down))
+                bends.append(np.abs(f_up - f0 + (f_down - f0)))
                 row = [(f_up - f_down) / width]
                 for j in range(min(k, 5) if step is None else 0):
                     row.append(row[j] + (row[j] - table[-1][j]) / (4 ** (j + 1) - 1))
                     guess = np.maximum(np.abs(row[j + 1] - row[j]), np.abs(row[j + 1] - table[-1][j])) + 2 * rounding
-                    better = guess < error
-                    value, error = np.where(better, row[j + 1], value), np.where(better, guess, error)
+                    better = guess < doubt
+                    found, doubt = np.where(better, row[j + 1], found), np.where(better, guess, doubt)
                 if step is not None and k == 1:
-                    value, error = row[0], np.abs(row[0] - table[-1][0]) + rounding
+                    found, doubt = row[0], np.abs(row[0] - table[-1][0]) + rounding
                 table.append(row)
-                if k >= 2 and np.all((error <= 4 * rounding) | still):
+                if k >= 2 and np.all(((np.minimum(doubt, error) <= 4 * rounding) & np.isfinite(rounding)) | still):
                     break  # smaller steps would only add rounding
-            value, error = np.where(still, 0, value), np.where(still, 0, error)
+            if not table:
+                break
+            found, doubt = np.where(still, 0, found), np.where(still, 0, doubt)
+            better = doubt < error
+            if len(table) > 1 and step is None:
+                # f(x+h) − 2f(x) + f(x−h) falls by 4 with half the step, at a kink by 2. Where it stays, all of f's own change lies within the step.
+                better &= ~((bends[-1] > 0.75 * bends[-2]) & (bends[-1] > 1e4 * unit * np.maximum(size, np.abs(f0)) + 64 * trembling))
+            value, error = np.where(better, found, value), np.where(better, doubt, error)
             scale = np.abs(value) + 1e-6 * np.abs(value).max(initial=0) + unit * np.abs(f0)
             good = error <= 1e-7 * scale
-            if not table or np.all(good):
+            if widened or np.all(good):
                 break
-            if np.all(good | (error <= 8 * rounding)):
-                if h > 1 / 16 or attempt:
+            if np.all(good | ((error <= 8 * rounding) & np.isfinite(rounding))):
+                if h > widest / 4 or attempt:
                     break
-                h = min(4096 * h, 0.25)  # an input of tiny values that does not act on their scale, as a bias near 0
+                h, widened = widest, True
             else:
                 h /= 64
+        if table:  # where no table was to be believed, as at a jump, the last one
+            value, error = np.where(np.isinf(error), found, value), np.where(np.isinf(error), doubt, error)
         return _kinks(line, f0, unit, value, error, one_sided, differences, h / 2 ** (len(table) - 1) if table else h)
 
 

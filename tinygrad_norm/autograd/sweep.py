@@ -123,7 +123,7 @@ def gradcheck_sweep(fn: Callable[..., Any], inputs: Any, steps: Sequence[float] 
                     "extrapolated": np.array([abs((4 * central(h / 2) - central(h)) / 3 - analytic) / scale for h in tried]),
                 }
             unit = max(np.finfo(x.dtype).eps for x in copies)
-            begin = min(first_step(x, (0,) * x.ndim) for x in copies) / 4
+            begin = min(first_step(x) for x in copies) / 4
             adaptive = float(derivative(line, centre, begin, np.array([unit])).value[0])
     finally:
         target.snapshot.restore()

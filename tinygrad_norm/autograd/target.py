@@ -189,7 +189,8 @@ class Target:
         every = [n for name, value in zip(names, self.args) for n in named_tensors(value, name)]
         every += [n for name, value in self.kwargs.items() for n in named_tensors(value, name)]
         if parameters and isinstance(function, Module):
-            every += [Named(name, p) for name, p in function.named_parameters()]
+            taken = {n.name for n in every}
+            every += [Named(f"self.{name}" if name in taken else name, p) for name, p in function.named_parameters()]
         self.tensors = list({id(n.tensor): n for n in reversed(every)}.values())[::-1]
         self.inputs = [n for n in self.tensors if n.tensor.requires_grad]
         if not self.inputs:

@@ -76,7 +76,7 @@ class Comparison(Report):
     @property
     def worst(self) -> Difference:
         """The largest relative difference, or the first that could not be compared."""
-        return max(self.differences, key=lambda d: (bool(d.problem), d.relative / d.tolerance))
+        return max(self.differences, key=lambda d: (bool(d.problem), d.relative / (d.tolerance or 1e-300)))
 
     def __getitem__(self, name: str) -> Difference:
         """The worst of all steps, by name."""
@@ -136,6 +136,9 @@ def _equate(torch: Any, ours: Any, theirs: Any) -> None:
     theirs.load_state_dict({name: torch.from_numpy(np.array(value._data)) for name, value in ours.state_dict().items()})
     for mine, yours in zip(ours.modules(), theirs.modules()):
         yours.training = mine.training
+    wanted = {name: p.requires_grad for name, p in ours.named_parameters()}
+    for name, p in theirs.named_parameters():
+        p.requires_grad_(wanted.get(name, p.requires_grad))
 
 
 def _build(torch: Any, ours: Any, path: str) -> Any:
@@ -159,7 +162,7 @@ def _build(torch: Any, ours: Any, path: str) -> Any:
         if p.name in ("self", "device", "dtype", "inplace") or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD):
             continue
         if p.name == "bias":
-            arguments["bias"] = getattr(ours, "bias", None) is not None
+            arguments["bias"] = any(getattr(ours, n, None) is not None for n in ("bias", "in_proj_bias", "bias_ih"))
         elif hasattr(ours, p.name):
             value = getattr(ours, p.name)
             arguments[p.name] = torch.from_numpy(np.array(value._data)) if isinstance(value, Tensor) else value
@@ -279,8 +282,13 @@ def _step(
     yours = [torch.from_numpy(a.copy()).requires_grad_(a.dtype.kind == "f") if isinstance(a, np.ndarray) else a for a in arrays]
     own = dict(ours.named_parameters()) if isinstance(ours, Module) else {}
     other = dict(theirs.named_parameters()) if own else {}
+    for name, p in own.items():
+        if name not in other:
+            yield Difference(step, name, p.shape, "", np.inf, np.inf, np.inf, 1.0, "a parameter here, and none in torch")
+            return
+    own = {name: p for name, p in own.items() if p.requires_grad}
     leaves = [Named(f"input[{i}]", t) for i, t in enumerate(mine) if isinstance(t, Tensor) and t.requires_grad] + [Named(n, p) for n, p in own.items()]
-    torch_leaves = [t for t in yours if isinstance(t, torch.Tensor) and t.requires_grad] + [other[n] for n in own]
+    torch_leaves = [t for t in yours if isinstance(t, torch.Tensor) and t.requires_grad] + [other[name] for name in own]
 
     outputs, torch_outputs = list(named_tensors(ours(*mine), "output")), _torch_tensors(torch, theirs(*yours))
     if len(outputs) != len(torch_outputs):
@@ -294,8 +302,28 @@ def _step(
     for n, t in zip(outputs, torch_outputs):
         if n.tensor.requires_grad != t.requires_grad:
             yield Difference(step, n.name, (), "", np.inf, np.inf, np.inf, 1.0, f"requires_grad is {n.tensor.requires_grad} here, {t.requires_grad} in torch")
-    if not pairs or not leaves:
-        return
+    if pairs and leaves:
+        yield from _gradients(torch, own, other, leaves, torch_leaves, pairs, step, rng, lr, rtol, second)
+    if isinstance(ours, Module):
+        torch_state = theirs.state_dict()
+        for name, value in ours.state_dict().items():
+            yield _compare(step, name, value._data, torch_state.get(name), rtol)
+
+
+def _gradients(
+    torch: Any,
+    own: dict[str, Any],
+    other: dict[str, Any],
+    leaves: list[Named],
+    torch_leaves: list[Any],
+    pairs: list[tuple[Tensor, Any]],
+    step: int,
+    rng: np.random.RandomState,
+    lr: float,
+    rtol: float | None,
+    second: bool,
+) -> Iterator[Difference]:
+    """The first gradients, and the second ones; then the parameters of both have moved."""
     weights = [upstream_like(o, rng) for o, _ in pairs]
     upstream, torch_upstream = [Tensor(w, True) for w in weights], [torch.from_numpy(w.copy()).requires_grad_() for w in weights]
     first = grad([o for o, _ in pairs], [n.tensor for n in leaves], upstream, create_graph=second, allow_unused=True)
@@ -315,10 +343,6 @@ def _step(
         for p, g in zip(torch_leaves, torch_first):
             if g is not None and any(p is q for q in other.values()):
                 p -= lr * g
-    if isinstance(ours, Module):
-        torch_state = theirs.state_dict()
-        for name, value in ours.state_dict().items():
-            yield _compare(step, name, value._data, torch_state.get(name), rtol)
 
 
 def _largest(tensors: Sequence[Tensor | None]) -> float:

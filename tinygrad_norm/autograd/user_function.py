@@ -49,7 +49,7 @@ def check_file(target: str, shapes: list[tuple[int, ...]] | None = None, *, seed
         raise ValueError(f"{path} has no {name!r}; it has {', '.join(there) or 'no functions'}")
     function = getattr(module, name)
     if isinstance(function, type) and issubclass(function, Module):
-        function = function()
+        function = function().double()
     if not callable(function):
         raise ValueError(f"{name} in {path} is of type {type(function).__name__}; expected a function, a Function or a Module")
     inputs, guessed = _inputs(module, function, name, shapes, seed)
@@ -65,12 +65,13 @@ def check_file(target: str, shapes: list[tuple[int, ...]] | None = None, *, seed
 
 
 def _import(file: Path) -> Any:
-    spec = importlib.util.spec_from_file_location(file.stem, file)
+    name = f"checked_{file.stem}" if file.stem in sys.modules else file.stem
+    spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
         raise ValueError(f"{file} is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.path.insert(0, str(file.parent.resolve()))  # so that it can import its neighbours
-    sys.modules[file.stem] = module
+    sys.modules[name] = module
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -85,6 +86,8 @@ def _inputs(module: Any, function: Any, name: str, shapes: list[tuple[int, ...]]
     given = getattr(module, f"{name}_inputs", None) if given is None else given
     if given is not None:
         given = given() if callable(given) and not isinstance(given, Tensor) else given
+        if isinstance(given, list) and any(isinstance(v, (Tensor, np.ndarray)) for v in given):
+            given = tuple(given)
         inputs = _as_tensors(given if isinstance(given, (tuple, dict)) else (given,))
         found = [n.tensor for n in named_tensors(inputs, "")]
         if not any(t.requires_grad for t in found):

@@ -180,6 +180,11 @@ def kept_by(node: Function) -> Iterator[tuple[Any, int | None]]:
             yield array, place
 
 
+def _unwritten(leaf: Tensor, node: Function) -> Array | None:
+    """What a leaf held when the node read it, unless it was written to since, as by an optimizer."""
+    return leaf._data if (leaf._writes or UNWRITTEN)[1] <= node.order else None
+
+
 def _values(nodes: list[Function]) -> tuple[dict[tuple[Function, int], Array], dict[Function, dict[int, Any]]]:
     """The known outputs of the nodes, which come in the order of their creation, and the known inputs that need no gradient."""
     known: dict[tuple[Function, int], Array] = {}
@@ -202,7 +207,7 @@ def _values(nodes: list[Function]) -> tuple[dict[tuple[Function, int], Array], d
         rebuild = REBUILD.get(type(node).__name__) if type(node).__module__.startswith("tinygrad_norm.") else None
         if rebuild is None or (node, 0) in known:
             continue
-        inputs = [known.get(e) if type(e) is tuple else plain[node].get(i) if e is None else e._data for i, e in enumerate(node.edges)]
+        inputs = [known.get(e) if type(e) is tuple else plain[node].get(i) if e is None else _unwritten(e, node) for i, e in enumerate(node.edges)]
         if any(v is None for v in inputs):
             continue
         with np.errstate(all="ignore"):

@@ -31,11 +31,12 @@ import numpy as np
 from ..function import Function
 from ..grad_mode import mode
 from ..kernel import APART, get_num_threads, kernel, prange, ready
-from ..ops.operands import as_array, check_tensor, constant
+from ..ops.operands import as_array, check_tensor, constant, sum_over
 from ..tensor import Tensor, touch
 from .norm import ChannelNorm, check_eps, check_number
 
 Array = np.ndarray[Any, Any]
+FEW = 32  # rows whose mean is the first p
 BLOCK, BLOCK_ROWS = 1 << 16, 1024  # elements, and rows, of a block: what the second look still finds in the cache, and short float32 sums
 
 # -- 1. Forward, in training ----------------------------------------------------------------------------------------------------------
@@ -48,8 +49,8 @@ BLOCK, BLOCK_ROWS = 1 << 16, 1024  # elements, and rows, of a block: what the se
 #
 #     r = 1/n Σ (x − p),   μ = p + r,   S = Σ (x − μ)² = Σ (x − p)² − n r²
 #
-# p is the mean of the rows so far; only the first block of rows is looked at twice, the second time in the cache. Blocks are joined by the
-# formula of Chan, Golub & LeVeque 1979: with n, μ, S of two parts a and b, and δ = μ_b − μ_a,
+# p is the mean of the rows so far, at first of a few, which are looked at twice; a mean of more rows would be off by more roundings, and n r²
+# by as much. Blocks are joined by the formula of Chan, Golub & LeVeque 1979: with n, μ, S of two parts a and b, and δ = μ_b − μ_a,
 #
 #     μ = μ_a + δ n_b/n,   S = S_a + S_b + δ² n_a n_b/n                                               (7)
 #
@@ -98,8 +99,9 @@ def batch_norm_forward(x, weight, bias, eps, y, stats, running_mean, running_var
         for start in range(first, stop, block):
             end = min(start + block, stop)
             if start == first:
-                n = x.dtype.type(end - start)
-                for i in range(start, end):
+                stop_p = min(start + FEW, end)
+                n = x.dtype.type(stop_p - start)
+                for i in range(start, stop_p):
                     for j in range(width):
                         total[c, 0, j] += x[i, j]
                 for j in range(width):
@@ -117,7 +119,9 @@ def batch_norm_forward(x, weight, bias, eps, y, stats, running_mean, running_var
                 rest = np.float64(total[c, 1, j]) / now
                 delta = total[c, 0, j] + rest - joined[c, 0, j]
                 joined[c, 0, j] += delta * (now / (before + now))  # (7)
-                joined[c, 1, j] += total[c, 2, j] - rest * rest * now + delta * delta * (before * now / (before + now))  # (7)
+                inner = total[c, 2, j] - rest * rest * now
+                inner = 0.0 if inner < 0 else inner  # of a constant channel what rounding left
+                joined[c, 1, j] += inner + delta * delta * (before * now / (before + now))  # (7)
                 total[c, 0, j] = joined[c, 0, j]
     for c in range(1, chunks):
         before, now = float(c * rows // chunks), float((c + 1) * rows // chunks - c * rows // chunks)
@@ -165,6 +169,7 @@ def batch_norm_forward_3d(x, weight, bias, eps, y, stats, running_mean, running_
             sum_square += square
         rest64 = sum_off / m
         var = sum_square / m - rest64 * rest64
+        var = 0.0 if var < 0 else var
         if running_mean is not None:
             running_mean[c] = (1 - momentum) * running_mean[c] + momentum * (mean + rest64)  # (5)
             running_var[c] = (1 - momentum) * running_var[c] + momentum * (var * m / (m - 1))  # (6)
@@ -376,9 +381,9 @@ class BatchNormEval(Function):
             gamma = None if weight is None else weight if dy.ndim == 2 else weight.reshape(-1, 1)
             dx = dy * rstd if gamma is None else dy * (gamma * rstd)  # (13)
         if need_weight:
-            dweight = (dy * ((x - constant(self.mean, dy)) * rstd)).sum(axis=axes)
+            dweight = sum_over(dy * ((x - constant(self.mean, dy)) * rstd), axes)
         if need_bias:
-            dbias = dy.sum(axis=axes)
+            dbias = sum_over(dy, axes)
         return dx, dweight, dbias
 
 

@@ -191,8 +191,13 @@ def from_exponentials(dx, n, t, u, over_s, weight, smoothing):  # type: ignore[n
     whole = hit  # u Q
     if smoothing is not None:
         off = u * dx.dtype.type(smoothing / classes)
-        for k in range(classes):
-            whole += off * (one if weight is None else weight[k])
+        if weight is None:
+            whole = u  # Q is 1
+        else:
+            mass = 0.0
+            for k in range(classes):
+                mass += weight[k]
+            whole += off * dx.dtype.type(mass)
     scale = whole * over_s
     for k in range(classes):
         dx[n, k] *= scale  # u Q p

@@ -78,6 +78,7 @@ def group_norm_forward(x, weight, bias, eps, y, stats):  # type: ignore[no-untyp
                 sum_square += square
         rest = sum_off / m
         var = sum_square / m - rest * rest
+        var = 0.0 if var < 0 else var  # layer_norm.py
         rstd = x.dtype.type(1.0 / math.sqrt(var + eps))  # (2)
         shift = x.dtype.type(rest * rstd)
         for k in range(channels):
@@ -138,11 +139,11 @@ def group_norm_backward(dy, x, weight, stats, dx, dweight, dbias):  # type: igno
                 dx[n, g, k, j] = rstd * (gamma * dy[n, g, k, j] - mean_d - xhat * mean_dx)  # (7)
     for g in prange(groups):
         for k in range(channels):
-            dbias[g, k], dweight[g, k] = zero, zero
-        for n in range(samples):
-            for k in range(channels):
-                dbias[g, k] += partial[0, n, g, k]  # (6)
-                dweight[g, k] += partial[1, n, g, k]
+            sum_b, sum_w = 0.0, 0.0
+            for n in range(samples):
+                sum_b += partial[0, n, g, k]  # (6)
+                sum_w += partial[1, n, g, k]
+            dbias[g, k], dweight[g, k] = sum_b, sum_w
 
 
 # -- 3. On the graph ------------------------------------------------------------------------------------------------------------------

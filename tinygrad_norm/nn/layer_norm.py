@@ -69,7 +69,8 @@ def layer_norm_forward(x, weight, bias, eps, y, stats):  # type: ignore[no-untyp
             off += centred
             square += centred * centred
         rest = off / d
-        rstd = one / math.sqrt(square / d - rest * rest + small)  # (2)
+        var = square / d - rest * rest  # of a constant row what rounding left, below 0 at times
+        rstd = one / math.sqrt((zero if var < zero else var) + small)  # (2)
         shift = rest * rstd
         for j in range(width):
             y[n, j] = ((x[n, j] - mean) * rstd - shift) * weight[j] + bias[j]  # (3), (4)

@@ -53,7 +53,7 @@ def add_bias(y, bias):  # type: ignore[no-untyped-def]
 
 def sum_rows_reference(dy: Array, db: Array, parts: int) -> None:
     """db = Σₙ dy."""
-    np.sum(dy, axis=0, out=db)
+    db[:] = dy.sum(axis=0, dtype=np.float64)
 
 
 @kernel(reference=sum_rows_reference)

@@ -66,7 +66,8 @@ def masked_layer_norm_forward(x, mask, weight, bias, eps, y, stats):  # type: ig
             off += centred
             square += centred * centred
         rest = off / count
-        rstd = one / math.sqrt(square / count - rest * rest + small)  # (1)
+        var = square / count - rest * rest  # layer_norm.py
+        rstd = one / math.sqrt((zero if var < zero else var) + small)  # (1)
         shift = rest * rstd
         for j in range(width):
             y[i, j] = ((x[i, j] - mean) * rstd - shift) * weight[j] + bias[j] if mask[i, j] else zero  # (2)

@@ -35,6 +35,7 @@ from .norm import check_eps
 from .parameter import Parameter
 
 Array = np.ndarray[Any, Any]
+ROWS = 512  # of a block
 
 # -- 1. Forward -----------------------------------------------------------------------------------------------------------------------
 
@@ -87,25 +88,31 @@ def rms_norm_backward_reference(dy: Array, x: Array, weight: Array, scale: Array
 @kernel(reference=rms_norm_backward_reference)
 def rms_norm_backward(dy, x, weight, scale, dx, dweight, parts):  # type: ignore[no-untyped-def]
     rows, width = x.shape
-    partial = np.empty((parts, width + APART), x.dtype)
+    partial = np.empty((parts, 2, width + APART), x.dtype)  # of a part, and of a block of its rows: float32 sums stay short
     zero, d = x.dtype.type(0), x.dtype.type(width)
     for c in prange(parts):  # each part sums dγ by itself; then they are added in order: the same bits on every run
+        first, stop = c * rows // parts, (c + 1) * rows // parts
         for j in range(width):
-            partial[c, j] = 0
-        for n in range(c * rows // parts, (c + 1) * rows // parts):
-            r, w = scale[n], zero
+            partial[c, 0, j] = 0
+        for start in range(first, stop, ROWS):
             for j in range(width):
-                along = dy[n, j] * (x[n, j] * r)
-                partial[c, j] += along  # (4)
-                w += along * weight[j]
-            w = w / d
+                partial[c, 1, j] = 0
+            for n in range(start, min(start + ROWS, stop)):
+                r, w = scale[n], zero
+                for j in range(width):
+                    along = dy[n, j] * (x[n, j] * r)
+                    partial[c, 1, j] += along  # (4)
+                    w += along * weight[j]
+                w = w / d
+                for j in range(width):
+                    dx[n, j] = r * (dy[n, j] * weight[j] - x[n, j] * r * w)  # (7)
             for j in range(width):
-                dx[n, j] = r * (dy[n, j] * weight[j] - x[n, j] * r * w)  # (7)
+                partial[c, 0, j] += partial[c, 1, j]
     for j in range(width):
         dweight[j] = 0
     for c in range(parts):
         for j in range(width):
-            dweight[j] += partial[c, j]
+            dweight[j] += partial[c, 0, j]
 
 
 # -- 3. On the graph ------------------------------------------------------------------------------------------------------------------
