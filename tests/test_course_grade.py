@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import zipfile
 from pathlib import Path
 
@@ -103,6 +104,33 @@ def test_one_broken_cell_does_not_cost_the_others():
     assert result["score"] == 13 and "SyntaxError" in lines(result, "layer_norm_parameters")
     result = graded(["import torch", "%matplotlib inline\nimport matplotlib.pyplot as plt\nplt.plot([1])", *solved(), "for i in range(10**12): pass", "input()"])
     assert result["score"] == 15 and any("No module named 'torch'" in n for n in result["notes"])
+
+
+def test_what_a_notebook_may_hold_beside_python():
+    """A form feed or a line separator within a comment, a line that goes on with %, a question, a dataclass with annotations."""
+    odd = (
+        "# pasted\u2028from slides \x0b \x0c",
+        "import dataclasses\n@dataclasses.dataclass\nclass Cache:\n    xhat: np.ndarray\n    rstd: float = 1.0\n",
+        "half = (10\n    % 4)\nassert half == 2",
+        "%matplotlib inline\nnp.sum?\nrest = 1",
+    )
+    result = graded([*odd, *solved(extra="used = Cache(half, rest)")])
+    assert result["score"] == 15 and not result["notes"], result["notes"]
+
+
+def test_a_race_is_not_won_by_what_is_called_for_no_work():
+    cells = list(load("a6").solution_cells())
+    slow = "globals()['no work at all'] = lambda *a: __import__('time').sleep(0.01)"
+    result = grade_one(Grading(load("a6"), best_mode()[0]), Submission("one", [*cells, slow]))
+    said = " ".join(text for task in result["tasks"] for text in task["lines"])
+    times = [float(n) for n in re.findall(r"([\d.]+) times as fast", said)]
+    assert len(times) == 2 and max(times) < 1000
+
+
+def test_a_mistake_of_the_instructor_is_no_students(tmp_path, capsys):
+    (tmp_path / "ada.ipynb").write_text(SOLUTION, encoding="utf-8")
+    assert main(["grade", str(tmp_path / "ada.ipynb"), "--seed", "-1", "--out", str(tmp_path / "grades")]) == 2
+    assert "--seed must be from 0 to 4294967295; got -1" in capsys.readouterr().err
 
 
 def test_hints():
@@ -231,6 +259,28 @@ def test_a_zip_of_the_whole_class(folder, tmp_path):
     assert all("def layer_norm_forward" in s.code for s in found)
 
 
+def test_a_zip_of_the_whole_class_without_folders(tmp_path):
+    """Everyone's notebook under one folder, or at the top; of one student's several files the last that is written, not the stub."""
+    wanted = list(load("a3").tasks)
+    stub = notebook(load("a3"), "student")
+    for prefix in ("a3/", ""):
+        with zipfile.ZipFile(tmp_path / "flat.zip", "w") as zipped:
+            for name in ("cleo", "ada"):
+                zipped.writestr(f"{prefix}{name}.ipynb", SOLUTION)
+        assert [s.name for s in find([tmp_path / "flat.zip"], wanted)] == ["ada", "cleo"]
+    folder = tmp_path / "ben"
+    folder.mkdir()
+    for name, text in (("a3_v1", stub), ("a3_v2", SOLUTION), ("a3_v3", SOLUTION.replace("import numpy as np", "import numpy as np  # the last", 1)), ("z", stub)):
+        (folder / f"{name}.ipynb").write_text(text, encoding="utf-8")
+    (mine,) = find([folder], wanted, one=True)
+    assert "# the last" in mine.code
+    with zipfile.ZipFile(tmp_path / "many.zip", "w") as zipped:
+        for i in range(2001):
+            zipped.writestr(f"{i}.py", "")
+    (refused,) = find([tmp_path / "many.zip"], wanted)
+    assert "holds more than 2000 notebooks and scripts: unpack it" in refused.problem
+
+
 def test_no_such_submission(tmp_path):
     with pytest.raises(ValueError, match="there is no "):
         list(find([tmp_path / "nobody"]))
@@ -301,6 +351,7 @@ def test_half_a_surrogate_pair_is_written(tmp_path):
 
 def test_file_names():
     assert file_names(["a/b", "A_b", "../x", "", "é ü", "a~2"]) == ["a_b", "A_b~2", "_x", "submission", "é ü", "a_2"]
+    assert all(0 < len(name.encode()) <= 103 for name in file_names(["数" * 80, "数" * 90, "x" * 300]))
 
 
 # -- Reports ----------------------------------------------------------------------------------------------------------------------------------

@@ -46,6 +46,8 @@ def run_grade(args: argparse.Namespace) -> int:
     """Returns 0 once every submission has a result."""
     if args.jobs is not None and args.jobs < 1:
         raise ValueError(f"--jobs must be at least 1; got {args.jobs}")
+    if not 0 <= args.seed < 1 << 32:
+        raise ValueError(f"--seed must be from 0 to {(1 << 32) - 1}; got {args.seed}")
     out = Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
     mode, reasons = best_mode()

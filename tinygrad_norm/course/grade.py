@@ -22,6 +22,7 @@ from .numeric import COMPLEX_STEP, asked_of, complex_step, words_of
 from .sandbox import Limits, Worker, WorkerError
 from .submission import Submission
 from .task import Case, Task, Values
+from .worker import IDLE
 
 __all__ = ["OUTER_LIMIT", "Grading", "grade_all", "grade_one", "write_atomically"]
 
@@ -165,13 +166,13 @@ def _cell_error(error: dict[str, Any]) -> str:
 
 def _grade_task(grading: Grading, session: _Session, task: Task, right: dict[str, bool]) -> TaskResult:
     left = task.seconds
+    cases = task.draw(grading.seed, grading.hidden)  # what is wrong with them is no student's fault
     try:
         worker = session.ready()
         if task.name not in session.functions:
             return _nothing(task, Finding("not there", f"there is no function {task.name}{_why_missing(session)}"))
         replaced = [n for n in task.uses if not right.get(n, False)]
         session.inject(replaced)
-        cases = task.draw(grading.seed, grading.hidden)
         answers = []
         for case in cases:
             answers.append(worker.call(task.name, task.arguments(case.values), left))
@@ -234,7 +235,7 @@ def _race(grading: Grading, session: _Session, task: Task, result: TaskResult) -
         answers = [worker.call(name, args, task.seconds, repeat=2)]
         repeat = race.repeat if answers[0]["seconds"] < SLOW else 2  # a loop in plain Python needs no second look
         answers += [worker.call(name, args, task.seconds, repeat=repeat) for _ in range(3 if repeat > 2 else 0)]
-        idle = [worker.call("no work at all", args, task.seconds, repeat=repeat)["seconds"] for _ in range(3)]
+        idle = [worker.call(IDLE, args, task.seconds, repeat=repeat)["seconds"] for _ in range(3)]
         best = min(a["seconds"] for a in answers[-3:])
         return float(max(best - min(idle), 1e-6)) / repeat, {**answers[-1], "repeat": repeat}
 
@@ -282,6 +283,8 @@ def grade_all(
     """
     results: list[dict[str, Any] | None] = [None] * len(submissions)
     files = [None if out is None else out / "students" / f"{name}.json" for name in file_names([s.name for s in submissions])]
+    for task in grading.assignment.tasks.values():
+        task.draw(grading.seed, grading.hidden)  # a mistake in the assignment is said once, and laid upon no student
     if out is not None:
         (out / "students").mkdir(parents=True, exist_ok=True)
 
@@ -301,11 +304,14 @@ def grade_all(
             write_atomically(file, json.dumps(result, indent=1, ensure_ascii=False))
         return i, result
 
-    with ThreadPoolExecutor(jobs or available_threads()) as pool:
+    pool = ThreadPoolExecutor(jobs or available_threads())
+    try:
         for future in as_completed([pool.submit(one, i) for i in range(len(submissions))]):
             i, result = future.result()
             results[i] = result
             tick()
+    finally:
+        pool.shutdown(cancel_futures=True)  # an interruption does not wait for those that have not begun
     return [r for r in results if r is not None]
 
 
@@ -314,7 +320,8 @@ def file_names(names: Sequence[str]) -> list[str]:
     seen: dict[str, int] = {}
     made = []
     for name in names:
-        safe = "".join(c if c.isalnum() or c in "-_.@ " else "_" for c in name).strip(". ")[:100] or "submission"
+        safe = "".join(c if c.isalnum() or c in "-_.@ " else "_" for c in name).strip(". ")
+        safe = safe.encode()[:100].decode(errors="ignore") or "submission"  # bytes: a file's name has at most 255 of them
         seen[safe.casefold()] = count = seen.get(safe.casefold(), 0) + 1
         made.append(safe if count == 1 else f"{safe}~{count}")
     return made

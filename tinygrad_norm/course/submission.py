@@ -158,13 +158,17 @@ def _bytes(path: Path) -> bytes:
 def _unzip(name: str, data: bytes) -> dict[str, bytes] | str:
     """The notebooks and scripts in a zip, unpacked in memory and each cut off at LARGEST; or why not."""
     files: dict[str, bytes] = {}
+    if len(data) >= 8 * LARGEST:
+        return f"{name} is larger than {8 * LARGEST >> 20} MiB: unpack it, and grade the folder"
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
-            for info in archive.infolist()[:MOST]:
+            for info in archive.infolist():
                 inside = PurePosixPath(info.filename)
                 if inside.suffix.lower() in (".ipynb", ".py", ".zip") and not any(map(_passed_over, inside.parts)):
+                    if len(files) >= MOST:
+                        return f"{name} holds more than {MOST} notebooks and scripts: unpack it, and grade the folder"
                     if sum(map(len, files.values())) > 8 * LARGEST:
-                        return f"{name} unpacks to more than {8 * LARGEST >> 20} MiB"
+                        return f"{name} unpacks to more than {8 * LARGEST >> 20} MiB: unpack it, and grade the folder"
                     with archive.open(info) as file:
                         files[info.filename] = file.read(LARGEST + 1)
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError, ValueError, zlib.error) as error:
@@ -179,7 +183,8 @@ def _class_zip(path: Path, wanted: Sequence[str]) -> Iterator[Submission]:
         yield _best(path.stem, files, wanted)
         return
     parts = {f: PurePosixPath(f).parts for f in files}
-    if len({p[0] for p in parts.values()}) == 1 and any(len(p) > 2 for p in parts.values()):
+    notebooks = sum(p[-1].lower().endswith(".ipynb") for p in parts.values())
+    if len({p[0] for p in parts.values()}) == 1 and (any(len(p) > 2 for p in parts.values()) or (notebooks > 1 and all(len(p) == 2 for p in parts.values()))):
         parts = {f: p[1:] for f, p in parts.items()}
     for top in sorted({p[0] for p in parts.values()}):
         mine = {f: files[f] for f, p in parts.items() if p[0] == top}
@@ -191,7 +196,7 @@ def _best(name: str, files: dict[str, bytes] | str, wanted: Sequence[str]) -> Su
     if isinstance(files, str):
         return Submission(name, problem=files)
     found = []
-    for file, data in files.items():
+    for file, data in sorted(files.items()):
         if file.lower().endswith(".zip"):
             inner = _unzip(file, data)
             found.append(_best(name, inner if isinstance(inner, str) else {f: d for f, d in inner.items() if not f.lower().endswith(".zip")}, wanted))
@@ -199,7 +204,13 @@ def _best(name: str, files: dict[str, bytes] | str, wanted: Sequence[str]) -> Su
             found.append(read_file(name, PurePosixPath(file).name, data))
     if not found:
         return Submission(name, problem="there is no .ipynb or .py in it")
-    return max(found, key=lambda s: (s.problem is None, sum(f"def {w}(" in s.code for w in wanted)))
+    return max(reversed(found), key=lambda s: (s.problem is None, sum(_written(w, s.code) for w in wanted)))
+
+
+def _written(function: str, code: str) -> bool:
+    """Whether the code defines the function, and not as the stub that was handed out."""
+    body = re.search(rf"^def {function}\(.*?(?=^\S|\Z)", code, re.MULTILINE | re.DOTALL)
+    return body is not None and "raise NotImplementedError" not in body[0]
 
 
 # -- 3. Of which assignment ----------------------------------------------------------------------------------------------------------------

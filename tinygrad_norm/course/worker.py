@@ -21,6 +21,7 @@ from typing import Any, BinaryIO
 
 DTYPES = ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8", "<c8", "<c16")
 LONGEST_HEAD = 8 << 20  # bytes of JSON; the student's source is the longest there is
+IDLE = "no work at all"  # what a race calls to know what sending the inputs costs: no function of the student's
 PRINTED = 4096  # how much of what a student prints is kept, in characters
 PRELOADED = (
     "abc ast cmath collections.abc contextlib copy dataclasses enum fractions functools heapq inspect itertools json math numbers operator random re"
@@ -296,7 +297,7 @@ def say_error(error: BaseException, sources: dict[str, str]) -> dict[str, Any]:
             where, line = name, step.tb_lineno
         step = step.tb_next
     if where in sources and line is not None and text is None:
-        lines = sources[where].splitlines()
+        lines = sources[where].split("\n")
         text = lines[line - 1].strip() if 0 < line <= len(lines) else None
     try:
         said = str(error.msg if isinstance(error, SyntaxError) else error)[:400]
@@ -306,8 +307,15 @@ def say_error(error: BaseException, sources: dict[str, str]) -> dict[str, Any]:
 
 
 def definitions(source: str) -> str:
-    """A cell without its magics (% and !), which are a notebook's and not Python's."""
-    return "\n".join("" if line.lstrip().startswith(("%", "!")) else line for line in source.splitlines())
+    """A cell without its magics (% and !) and questions (np.sum?), which are a notebook's and not Python's; lines keep their numbers."""
+    import ast
+
+    try:
+        ast.parse(source)
+    except (SyntaxError, ValueError):
+        lines = source.replace("\r\n", "\n").split("\n")  # not splitlines, for which a form feed within a comment ends a line
+        return "\n".join("" if line.lstrip().startswith(("%", "!")) or line.rstrip().endswith("?") else line for line in lines)
+    return source
 
 
 def run_cell(source: str, name: str, namespace: dict[str, Any]) -> None:
@@ -324,7 +332,7 @@ def run_cell(source: str, name: str, namespace: dict[str, Any]) -> None:
         if isinstance(node, (ast.Expr, ast.For, ast.While, ast.Assert)):
             continue
         try:
-            exec(compile(ast.Module([node], []), name, "exec"), namespace)
+            exec(compile(ast.Module([node], []), name, "exec", dont_inherit=True), namespace)  # not this file's own `annotations`
         except BaseException as error:
             first = first or error
     if first is not None:
@@ -354,8 +362,8 @@ class _Student:
     def call(self, name: str, args: list[Any], repeat: int = 1) -> dict[str, Any]:
         import numpy as np
 
-        function = self.names.get(name)
-        if not callable(function) and name != "no work at all":
+        function = None if name == IDLE else self.names.get(name)
+        if not callable(function) and name != IDLE:
             return {"error": {"kind": "missing", "said": f"there is no function {name}", "where": None, "line": None, "text": None}}
         try:
             if repeat == 1:
