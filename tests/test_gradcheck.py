@@ -563,3 +563,20 @@ def test_empty_inputs_and_inputs_that_share_a_name():
             return 3 * (x.detach() if isinstance(x, tg.Tensor) else x) * x * g  # half of the second derivative
 
     assert not tg.autograd.gradgradcheck(lambda x, grad_output: Cube.apply(grad_output) * x, (x, tg.tensor([1.0, 2.0], dtype=tg.float64, requires_grad=True)), raise_exception=False)
+
+
+def test_fast_mode_sees_a_gradient_that_is_dropped_where_there_are_two():
+    class Pair(tg.autograd.Function):
+        def forward(self, x):
+            self.save_for_backward(x)
+            return x * 2, x**2
+
+        def backward(self, g, h):
+            (x,) = self.saved_tensors
+            return 2 * g if np.any(g) and np.any(h) else 2 * g + 2 * x * h
+
+    x = tg.tensor([1.0, 2.0, 0.5], dtype=tg.float64, requires_grad=True)
+    for fast in (False, True):
+        report = tg.autograd.gradcheck_report(Pair.apply, x, fast_mode=fast)
+        assert not report.ok and "where all outputs have a gradient" in str(report)
+        assert tg.autograd.gradcheck_report(lambda x: (x * 2, x**2), x, fast_mode=fast).ok

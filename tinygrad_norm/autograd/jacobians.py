@@ -63,6 +63,8 @@ def check(
     size = f0.size * sum(n.tensor._data.size for n in target.inputs)
     if fast:
         _fast_pairs(target, result, outputs, cotangents, f0, rng, eps)
+        if undefined:
+            _check_joint(target, result, outputs, projected, cotangents, nondet_tol)
         if all(p.verdict in ("ok", "independent") for p in result.pairs) or size > WHERE:
             return
         result.pairs.clear()
@@ -260,6 +262,26 @@ def _fast_pairs(
                 pair.kink, pair.jump = np.array([[bool(d.kink[part].any())]]), np.array([[bool(d.jump[part].any())]])
                 pair.judge(result.nondeterministic)
                 result.pairs.append(pair)
+
+
+def _check_joint(
+    target: Target, result: GradcheckResult, outputs: list[Named], projected: list[Array | None], cotangents: list[Array], nondet_tol: float
+) -> None:
+    """The gradients of several outputs add: what comes back with all of them is the sum of what comes back with each alone."""
+    chosen = [(n, v) for n, v in zip(outputs, cotangents) if n.tensor.requires_grad]
+    if len(chosen) < 2:
+        return
+    alone = [_backward(target, [n], [v.copy()]) for n, v in chosen]
+    for i, leaf in enumerate(target.inputs):
+        parts = [np.asarray(g[i], np.float64) for g in alone if g[i] is not None]
+        got = np.zeros(leaf.tensor.shape) if projected[i] is None else np.asarray(projected[i], np.float64)
+        unit = max(np.finfo(n.tensor._data.dtype).eps for n in (*outputs, leaf))
+        largest = max((np.abs(p).max(initial=0) for p in parts), default=0)
+        if not _close(got, np.asarray(sum(parts, np.zeros(got.shape))), 1e4 * unit * largest + 2 * nondet_tol):
+            result.problems.append(
+                f"the backward of {target.name} is wrong where all outputs have a gradient, or only some have one: {leaf.name} gets something else "
+                "than the sum of what it gets from each"
+            )
 
 
 def _check_linear(
