@@ -64,7 +64,8 @@ def first_step(values: Array, index: tuple[int, ...] | None = None) -> float:
     largest = float(np.abs(x).max())
     own = largest if index is None else abs(float(x[index]))
     spread = float(x.std())
-    scale = min(spread, own or spread) if spread > 1e-6 * largest else own or largest or 1.0
+    most = float(np.median(np.abs(x - np.median(x))))  # the spread of most of them, whatever one that is huge makes of the whole's
+    scale = min(spread, max(own, most / 8) or spread) if spread > 1e-6 * largest else own or largest or 1.0
     if not (math.isfinite(scale) and scale > 0):
         return 0.25
     return float(2.0 ** math.floor(math.log2(scale / 4))) * (1.0 if values.dtype == np.float32 else 0.9397)
@@ -200,4 +201,6 @@ def noise_level(line: Line, h: float) -> Array:
         for distance in (0.739 * h, 0.061 * h):  # no powers of two: rounding to float32 is regular along those
             values = np.array([line(distance * (k - 7))[1] for k in range(15)])
             levels.append(np.sqrt(np.mean(np.diff(values, n=6, axis=0) ** 2, axis=0) / 924))
-    return np.asarray(np.fmin(*levels))
+            if np.all(levels[-1] <= 64 * np.finfo(np.float64).eps * np.abs(values).max(axis=0)):
+                break  # no more than rounding: the other distance can only say less
+    return np.asarray(np.fmin.reduce(levels))
