@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import time
 import zipfile
 from pathlib import Path
 
@@ -340,6 +341,23 @@ def test_a_fault_of_the_grader_costs_one_result_only(tmp_path, monkeypatch):
     results = grade_all(Grading(load("a3"), best_mode()[0]), [Submission("a", solved()), Submission("b", marked), Submission("c", solved())], tmp_path, 2)
     assert [r["score"] for r in results] == [15, 3, 15]
     assert "the grader failed on it: ZeroDivisionError" in results[1]["needs_attention"] and len(results[1]["tasks"]) == 4
+
+
+def test_an_interruption_does_not_wait_for_those_that_have_not_begun(monkeypatch):
+    begun = []
+
+    def one(grading, submission):
+        begun.append(submission.name)
+        time.sleep(0.05)
+        return {"name": submission.name}
+
+    def tick():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(grade_module, "grade_one", one)
+    with pytest.raises(KeyboardInterrupt):
+        grade_all(Grading(load("a3"), best_mode()[0]), [Submission(str(i), []) for i in range(50)], jobs=2, tick=tick)
+    assert len(begun) < 10
 
 
 def test_half_a_surrogate_pair_is_written(tmp_path):

@@ -1,5 +1,6 @@
 """tinygrad-norm gradcheck, on the library and on a file of one's own."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -92,6 +93,19 @@ class Net(tg.nn.Module):
     def forward(self, x):
         return x * self.w
 
+class Single(tg.nn.Module):  # its parameters are float32 until the command, which makes it, makes them float64
+    def __init__(self):
+        super().__init__()
+        self.fc = tg.nn.Linear(5, 2)
+        self.in_features = 5
+    def forward(self, x):
+        return self.fc(x)
+
+def both(x, w):
+    return x * w
+
+both.inputs = [np.ones((2, 3)), np.arange(1.0, 4.0)]
+
 layer = Net()
 number = 3
 """
@@ -113,7 +127,10 @@ def test_the_command_on_a_file_of_yours(tmp_path, capsys):
     assert check("picky", "--shapes", "2,3")[0] == 0
     assert check("given")[0] == 0
     assert check("attribute")[0] == 0
-    assert check("Net")[0] == check("layer")[0] == 0
+    assert check("Net")[0] == check("layer")[0] == check("Single")[0] == check("both")[0] == 0
+    (tmp_path / "inspect.py").write_text(MINE)  # also a module that is loaded already
+    assert run(f"{tmp_path}/inspect.py:right") == 0 and sys.modules["inspect"] is inspect
+    capsys.readouterr()
     with pytest.raises(ValueError, match=r"picky raised AssertionError with random inputs of shapes \(4, 5\).*picky.inputs = \(x, …\).*--shapes"):
         check("picky")
     with pytest.raises(ValueError, match=r"has no 'nothing'; it has .*right"):
