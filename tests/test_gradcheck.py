@@ -473,69 +473,6 @@ def test_broken_invariants_are_named():
         check_norm_invariants(lambda x: x, leaf(4, 1), axes=(1,))
 
 
-def _with_no_gradient(fn):
-    class Nothing(tg.autograd.Function):
-        def forward(self, x):
-            self.save_for_backward(x)
-            return fn(tg.Tensor(x)).detach().numpy()
-
-        def backward(self, g):
-            (x,) = self.saved_tensors
-            return x * 0 * g.sum()
-
-    return Nothing.apply
-
-
-HARD = {  # functions that act on another scale than their input's spread
-    "a pole nearby": (lambda x: 1 / x, [1.0, 10.0, 100.0]),
-    "a pole in reach": (lambda x: x.log(), [1.0, 10.0, 100.0]),
-    "lognormal": (lambda x: 1 / x, np.exp(3 * np.random.RandomState(1).randn(8)).tolist()),
-    "one masked by -1e9": (lambda x: x.softmax(0), [0.3, 1.0, 0.1, -1e9]),
-    "one that is huge": (lambda x: x.tanh(), [0.3, 1.0, 0.1, -1e9]),
-    "a narrow peak": (lambda x: (-(((x - 0.3) / 1e-3) ** 2) / 2).exp(), [0.301, -0.7, 1.1]),
-    "positions": (lambda x: (x * (2**9 * np.pi)).tanh() + _sin(x * (2**9 * np.pi)), [0.3, 0.7, -1.1]),
-    "tiny": (lambda x: (x * 1e8).exp(), [1e-8, 2e-8, -1e-8]),
-    "far apart": (lambda x: x * x, [1e8, 3.0, -2e8]),
-}
-
-
-class _Sin(tg.autograd.Function):
-    def forward(self, x):
-        self.save_for_backward(x)
-        return np.sin(x)
-
-    def backward(self, g):
-        (x,) = self.saved_tensors
-        return g * np.cos(x)
-
-
-_sin = _Sin.apply
-
-
-@pytest.mark.parametrize("name", list(HARD))
-def test_the_scale_of_the_input_is_not_that_of_the_function(name):
-    """A right gradient passes, and none at all does not: steps of a quarter of the spread would see a constant, or the other side of a pole."""
-    fn, values = HARD[name]
-    x = tg.tensor(values, dtype=tg.float64, requires_grad=True)
-    assert tg.autograd.gradcheck(fn, x, raise_exception=False)
-    assert not tg.autograd.gradcheck(_with_no_gradient(fn), x, raise_exception=False)
-
-
-@pytest.mark.parametrize("turn", [np.abs, lambda g: np.maximum(g, 0), lambda g: np.clip(g, -1, 1)], ids=["abs", "relu", "clip"])
-def test_a_backward_that_is_not_linear_in_one_upstream_number(turn):
-    class Turned(tg.autograd.Function):
-        def forward(self, x):
-            self.save_for_backward(x)
-            return np.asarray((x * x).sum())
-
-        def backward(self, g):
-            (x,) = self.saved_tensors
-            return 2 * x * turn(g)
-
-    report = tg.autograd.gradcheck_report(Turned.apply, tg.tensor([1.0, 2.0], dtype=tg.float64, requires_grad=True))
-    assert not report.ok and "is not linear in the upstream gradient dy" in str(report)
-
-
 def test_empty_inputs_and_inputs_that_share_a_name():
     a, b = (tg.zeros(*shape, dtype=tg.float64, requires_grad=True) for shape in ((0, 3), (3, 2)))
     assert tg.autograd.gradcheck(lambda a: a.exp(), a) and tg.autograd.gradcheck(lambda a, b: a @ b, (a, b))
@@ -563,20 +500,3 @@ def test_empty_inputs_and_inputs_that_share_a_name():
             return 3 * (x.detach() if isinstance(x, tg.Tensor) else x) * x * g  # half of the second derivative
 
     assert not tg.autograd.gradgradcheck(lambda x, grad_output: Cube.apply(grad_output) * x, (x, tg.tensor([1.0, 2.0], dtype=tg.float64, requires_grad=True)), raise_exception=False)
-
-
-def test_fast_mode_sees_a_gradient_that_is_dropped_where_there_are_two():
-    class Pair(tg.autograd.Function):
-        def forward(self, x):
-            self.save_for_backward(x)
-            return x * 2, x**2
-
-        def backward(self, g, h):
-            (x,) = self.saved_tensors
-            return 2 * g if np.any(g) and np.any(h) else 2 * g + 2 * x * h
-
-    x = tg.tensor([1.0, 2.0, 0.5], dtype=tg.float64, requires_grad=True)
-    for fast in (False, True):
-        report = tg.autograd.gradcheck_report(Pair.apply, x, fast_mode=fast)
-        assert not report.ok and "where all outputs have a gradient" in str(report)
-        assert tg.autograd.gradcheck_report(lambda x: (x * 2, x**2), x, fast_mode=fast).ok

@@ -202,3 +202,51 @@ def test_gradients_of_the_caller_are_left_alone():
     with pytest.raises(GradcheckError):
         gradcheck(square(lambda g, x: g), x)
     assert x._data is data
+
+
+def _with_no_gradient(fn):
+    class Nothing(tg.autograd.Function):
+        def forward(self, x):
+            self.save_for_backward(x)
+            return fn(tg.Tensor(x)).detach().numpy()
+
+        def backward(self, g):
+            (x,) = self.saved_tensors
+            return x * 0 * g.sum()
+
+    return Nothing.apply
+
+
+HARD = {  # functions that act on another scale than their input's spread
+    "a pole nearby": (lambda x: 1 / x, [1.0, 10.0, 100.0]),
+    "a pole in reach": (lambda x: x.log(), [1.0, 10.0, 100.0]),
+    "lognormal": (lambda x: 1 / x, np.exp(3 * np.random.RandomState(1).randn(8)).tolist()),
+    "one masked by -1e9": (lambda x: x.softmax(0), [0.3, 1.0, 0.1, -1e9]),
+    "one that is huge": (lambda x: x.tanh(), [0.3, 1.0, 0.1, -1e9]),
+    "a narrow peak": (lambda x: (-(((x - 0.3) / 1e-3) ** 2) / 2).exp(), [0.301, -0.7, 1.1]),
+    "positions": (lambda x: (x * (2**9 * np.pi)).tanh() + _sin(x * (2**9 * np.pi)), [0.3, 0.7, -1.1]),
+    "tiny": (lambda x: (x * 1e8).exp(), [1e-8, 2e-8, -1e-8]),
+    "far apart": (lambda x: x * x, [1e8, 3.0, -2e8]),
+}
+
+
+class _Sin(tg.autograd.Function):
+    def forward(self, x):
+        self.save_for_backward(x)
+        return np.sin(x)
+
+    def backward(self, g):
+        (x,) = self.saved_tensors
+        return g * np.cos(x)
+
+
+_sin = _Sin.apply
+
+
+@pytest.mark.parametrize("name", list(HARD))
+def test_the_scale_of_the_input_is_not_that_of_the_function(name):
+    """A right gradient passes, and none at all does not: steps of a quarter of the spread would see a constant, or the other side of a pole."""
+    fn, values = HARD[name]
+    x = tg.tensor(values, dtype=tg.float64, requires_grad=True)
+    assert tg.autograd.gradcheck(fn, x, raise_exception=False)
+    assert not tg.autograd.gradcheck(_with_no_gradient(fn), x, raise_exception=False)

@@ -142,11 +142,3 @@ def test_no_features(shape, outputs):
 def test_bias_that_is_no_tensor():
     with pytest.raises(TypeError, match="linear: expected a Tensor; got ndarray"):
         tg.nn.functional.linear(tg.ones(1, 2), tg.ones(3, 2), np.ones(3, np.float32))
-
-
-@pytest.mark.parametrize("mode", ["serial", "parallel"])
-def test_the_sum_of_many_rows_keeps_its_digits(mode):
-    rows = np.random.RandomState(0).uniform(1, 2, (300_000, 3)).astype(np.float32)
-    db = np.empty(3, np.float32)
-    getattr(sum_rows, mode)(rows, db, 1 if mode == "serial" else 2)
-    np.testing.assert_allclose(db, rows.sum(axis=0, dtype=np.float64), rtol=2e-6)

@@ -164,3 +164,12 @@ def test_a_copied_or_pickled_optimizer_goes_on_by_itself():
         run_for(other, [q], range(2, 4))
         np.testing.assert_array_equal(p._data, before)
         assert not np.array_equal(q._data, before)
+
+
+def test_a_parameter_that_cannot_be_written_to_is_refused_before_any_step():
+    fixed = np.ones(3, np.float32)
+    fixed.flags.writeable = False
+    for p in (Tensor(fixed, True), Tensor(np.broadcast_to(np.ones(1), 3), True)):
+        for make in (SGD, Adam):
+            with pytest.raises(ValueError, match=r"can't optimize parameter 1, of shape \[3\]: it was expanded, or is over read-only memory"):
+                make([Tensor(np.ones(2), True), p])

@@ -169,7 +169,7 @@ def batch_norm_forward_3d(x, weight, bias, eps, y, stats, running_mean, running_
             sum_square += square
         rest64 = sum_off / m
         var = sum_square / m - rest64 * rest64
-        var = 0.0 if var < 0 else var
+        var = 0.0 if var < 0 else var  # of a constant channel what rounding left
         if running_mean is not None:
             running_mean[c] = (1 - momentum) * running_mean[c] + momentum * (mean + rest64)  # (5)
             running_var[c] = (1 - momentum) * running_var[c] + momentum * (var * m / (m - 1))  # (6)

@@ -78,7 +78,7 @@ def group_norm_forward(x, weight, bias, eps, y, stats):  # type: ignore[no-untyp
                 sum_square += square
         rest = sum_off / m
         var = sum_square / m - rest * rest
-        var = 0.0 if var < 0 else var  # layer_norm.py
+        var = 0.0 if var < 0 else var  # of a constant group what rounding left, as in layer_norm.py
         rstd = x.dtype.type(1.0 / math.sqrt(var + eps))  # (2)
         shift = x.dtype.type(rest * rstd)
         for k in range(channels):

@@ -66,7 +66,7 @@ def masked_layer_norm_forward(x, mask, weight, bias, eps, y, stats):  # type: ig
             off += centred
             square += centred * centred
         rest = off / count
-        var = square / count - rest * rest  # layer_norm.py
+        var = square / count - rest * rest  # below 0 at times, as in layer_norm.py
         rstd = one / math.sqrt((zero if var < zero else var) + small)  # (1)
         shift = rest * rstd
         for j in range(width):
