@@ -46,6 +46,14 @@ def test_initialisation_is_torchs_to_the_bit(fan_in, fan_out, kind):
     assert list(tg.nn.Linear(3, 4).state_dict()) == ["weight", "bias"]
 
 
+def test_no_layout_of_a_bias_compiles_a_kernel_anew():
+    x, w, compiled = tg.ones(10, 4, dtype=tg.float64), tg.ones(3, 4, dtype=tg.float64), []
+    for bias in (np.arange(3.0), np.arange(6.0)[::2], np.arange(3.0)[::-1], np.broadcast_to(2.0, 3)):
+        assert (tg.nn.functional.linear(x, w, tg.Tensor(bias)).numpy() == 4 + bias).all()
+        compiled.append(add_bias._serial and len(add_bias._serial.signatures))
+    assert compiled == compiled[:1] * 4
+
+
 def test_bias_may_be_anything_that_expands():
     x, w = np.ones((10, 4)), np.arange(12.0).reshape(3, 4)
     for b in (np.ones(()), np.ones(1), np.ones((1, 3)), np.ones((10, 3))):

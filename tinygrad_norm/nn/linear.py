@@ -109,7 +109,7 @@ class LinearFunction(Function):
         rows = x if x.ndim == 2 else as_matrix(x)
         y: Array = quiet.run(product, rows, weight.T)  # (1)
         if bias is not None:
-            add_bias[y.size](y, bias)
+            add_bias[y.size](y, ready(bias))
         from_x, from_weight, _ = self.edges  # None where no gradient will be asked for
         self.save_for_backward(None if from_weight is None else x, None if from_x is None else weight)
         if rows is x:
