@@ -240,6 +240,22 @@ def test_a5_against_the_library():
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
+@pytest.mark.parametrize(("eps", "said"), [("", "xhat: eps dropped (the line"), (" + 1e-7", "eps = 1e-5")])
+def test_a5_wants_its_eps_in_either_precision(kind, eps, said):
+    """Of an ordinary variance it is a part in 1e5, which float32's tolerance would let pass."""
+    a5, space = load("a5"), {"np": np}
+    (source,) = (c.solved for c in a5.cells if c.options.get("task") == "forward")
+    exec(source.replace(" + EPS", eps), space)
+
+    def forward(params, x):
+        return space["forward"]({k: v.astype(kind) for k, v in params.items()}, x.astype(kind))
+
+    for seed in range(5):
+        checked = a5.check(forward, seed=seed)
+        assert checked.result.points == 0 and said in str(checked) and str(checked).count("xhat: ") <= 1
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_a6_kernels_say_what_numpy_says(kind):
     a6 = load("a6").reference
     rng = np.random.RandomState(0)

@@ -71,12 +71,13 @@ def changed(v, **params):
 
 
 def of_network(rng):
-    dead, alive, high = network(rng), np.arange(5) != 2, network(rng)
+    dead, alive, high, small = network(rng), np.arange(5) != 2, network(rng), network(rng)
     up = 1500 / high.logits.flat[np.abs(high.logits).argmax()]
     return [
         Case("general", network(rng)),
         Case("another shape", network(rng, 7, 3, 4, 4)),
         Case("square", network(rng, 5, 5, 5, 5)),
+        Case("a variance as small as eps", changed(small, W1=1e-3 * small.W1, b1=1e-3 * small.b1)),
         Case("one sample", network(rng, n=1), edge=True),
         Case("z exactly 0", changed(dead, gamma=dead.gamma * alive, beta=dead.beta * alive), edge=True),
         Case("logits of 1000", changed(high, W2=up * high.W2, b2=up * high.b2), edge=True),
@@ -99,7 +100,13 @@ def square(v):
     return len({*v.W1.shape, *v.W2.shape, *v.x.shape}) == 1
 
 
+INSIDE = "rstd = (var + eps)^(−½), eps = 1e-5"
 FIRST, NORM, HIDDEN, LAST = "a = x W₁ᵀ + b₁", "â = (a − μ)·rstd, over the units of a sample", "h = max(γ⊙â + β, 0)", "logits = h W₂ᵀ + b₂"
+WRONG_RSTD = [
+    ("unbiased variance", "var is biased: divided by H", lambda v: 1 / np.sqrt(v.var * v.a.shape[1] / (v.a.shape[1] - 1) + EPS)),
+    ("eps dropped", INSIDE, lambda v: 1 / np.sqrt(v.var)),
+    ("eps outside the root", INSIDE, lambda v: 1 / (np.sqrt(v.var) + EPS)),
+]
 
 
 def normed(a):
@@ -115,18 +122,19 @@ task(
     forward,
     cases=of_network,
     outputs=[
-        Output("xhat", line=f"{FIRST}; {NORM}", wrong=[
+        Output("xhat", line=f"{FIRST}; {NORM}; {INSIDE}", wrong=[
             Wrong("b₁ forgotten", FIRST, lambda v: normed(v.x @ v.W1.T)),
             Wrong("W₁ not transposed", FIRST, lambda v: normed(v.x @ v.W1 + v.b1), square),
             Wrong("statistics over the batch", NORM, lambda v: (v.a - v.a.mean(axis=0)) / np.sqrt(v.a.var(axis=0) + EPS)),
             Wrong("the mean not subtracted", NORM, lambda v: v.a * v.rstd),
             Wrong("not normalized", NORM, lambda v: v.a),
-            Wrong("unbiased variance", "var is biased: divided by H", lambda v: v.deviation / np.sqrt(v.var * v.a.shape[1] / (v.a.shape[1] - 1) + EPS)),
+            *(Wrong(name, line, lambda v, rstd=rstd: v.deviation * rstd(v)) for name, line, rstd in WRONG_RSTD),
             Wrong("returned z for â", "â is before γ and β", lambda v: v.gamma * v.xhat + v.beta),
         ]),
-        Output("rstd", line="rstd = (var + eps)^(−½), over the units of a sample", wrong=[
-            Wrong("std for 1/std", "rstd = (var + eps)^(−½)", lambda v: 1 / v.rstd),
-            Wrong("returned the variance", "rstd = (var + eps)^(−½)", lambda v: v.var),
+        Output("rstd", line=INSIDE, wrong=[
+            *(Wrong(*each) for each in WRONG_RSTD),
+            Wrong("std for 1/std", INSIDE, lambda v: 1 / v.rstd),
+            Wrong("returned the variance", INSIDE, lambda v: v.var),
             Wrong("axis not kept", "rstd is (N, 1)", lambda v: v.rstd[:, 0]),
         ]),
         Output("h", line=HIDDEN, wrong=[
@@ -189,6 +197,11 @@ def m(a):
     return a.mean(axis=1, keepdims=True)
 
 
+def without_eps(v, d):
+    rstd = 1 / np.sqrt(v.var)
+    return rstd * (d - m(d) - v.deviation * rstd * m(d * v.deviation * rstd))
+
+
 CROSS = "dlogits = (p − o)/N"
 MASK = "dz = dh·(z > 0)"
 NORM_DX = "da = rstd (d − mean(d) − â mean(d â))"
@@ -210,6 +223,7 @@ AFTER_NORM = [
     ("mean and variance taken as constant", NORM_DX, {"da": lambda v, d: v.rstd * d}),
     ("mean taken as constant", NORM_DX, {"da": lambda v, d: v.rstd * (d - v.xhat * m(d * v.xhat))}),
     ("variance taken as constant", NORM_DX, {"da": lambda v, d: v.rstd * (d - m(d))}),
+    ("eps dropped", INSIDE, {"da": without_eps}),
     ("forgot rstd", NORM_DX, {"da": lambda v, d: d - m(d) - v.xhat * m(d * v.xhat)}),
     ("forgot γ", INTO, {"d": lambda v, dz: dz}),
 ]
