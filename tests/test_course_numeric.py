@@ -279,6 +279,25 @@ def test_the_bank_is_still_named(name, function, output):
             assert wrong.name in found or not any(wrong.applies(c.values) for c in cases), (wrong.name, found)
 
 
+def test_an_overflow_of_float32_is_not_called_numeric():
+    """A derivation in another order of its factors: var·d is beyond float32 in other units. It costs that case's share."""
+    source = """
+def layer_norm_backward(dy, x, weight, eps):
+    dy, x, weight, eps = (np.KIND(a) for a in (dy, x, weight, eps))
+    m = lambda a: a.mean(-1, keepdims=True)
+    d, c, var = dy * weight, x - m(x), x.var(-1, keepdims=True) + eps
+    return (var * (d - m(d)) - c * m(d * c)) / var / np.sqrt(var)
+"""
+    for seed in range(5):
+        function, task = written("a3", source.replace("KIND", "float64"))
+        assert credits(task, function, seed)[0].right
+        function, task = written("a3", source.replace("KIND", "float32"))
+        result, cases = credits(task, function, seed)
+        (finding,) = result.findings
+        assert finding.key == "dx: overflow of float32" and "inf or NaN in other units" in finding.said
+        assert result.points == pytest.approx(task.points * (1 - task.edge_share / sum(c.edge for c in cases)))
+
+
 def test_an_unstable_softmax_is_not_called_numeric():
     """It fails where a difference quotient does, but at logits of 1000 as well, and a quotient does not."""
     for name, source in (

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .diagnosis import Finding, diagnose, matches, same
-from .numeric import lost_digits
+from .numeric import lost_digits, no_digits, overflow
 from .task import Case, Output, Task
 
 __all__ = ["OutputResult", "TaskResult", "clean", "judge", "say_failure", "say_where"]
@@ -161,12 +161,15 @@ def _judge_output(task: Task, output: Output, cases: Sequence[Case], got: list[A
         said = f"the numbers of {output.name} are right, but it is {others[0][0]} where {others[0][1]} is expected, as the input"
         return OutputResult(output.name, 1 - task.edge_share, [Finding(f"{output.name}: dtype", said, "a result has the dtype of its input")])
     general = all(ok for ok, c in zip(good, cases) if not c.edge)
-    edges = [ok for ok, c, g in zip(good, cases, got) if c.edge and (not c.telling or g is None)]
+    edges = [ok for ok, c, g in zip(good, cases, got) if c.edge and (not c.telling or no_digits(g))]
     credit = 1 - task.edge_share * edges.count(False) / max(len(edges), 1) if general else 0.0
     wrong = [c.name for ok, c in zip(good, cases) if not ok]
-    told = next((c for ok, c, g in zip(good, cases, got) if c.telling and not ok and g is not None and c.unless not in wrong), None)
+    told = next((c for ok, c, g in zip(good, cases, got) if c.telling and not ok and not no_digits(g) and c.unless not in wrong), None)
     if general and told is not None and not any(matches(w, cases, got, right, tolerance) for w in output.mistakes()):
         return OutputResult(output.name, 0.0, [lost_digits(output.name, told)], wrong)
+    over = next((c for c, g in zip(cases, got) if c.telling and g is not None and no_digits(g)), None)
+    if over is not None and wrong == [over.name]:
+        return OutputResult(output.name, credit, [overflow(output.name, over)], wrong)
     if single and not task.float32 and all(g is not None and same(g, r, c.rtol32) for g, r, c in zip(got, right, cases)):
         return OutputResult(output.name, credit, [Finding("float32", f"{output.name} was computed in float32; the inputs are float64")], wrong)
     return OutputResult(output.name, credit, diagnose(output, cases, got, right, tolerance), wrong)

@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import CodeType
 from typing import Any
 
+import numpy as np
+
 from .diagnosis import Finding
 from .task import Case, Task
 from .worker import definitions
 
-__all__ = ["COMPLEX_STEP", "asked_of", "complex_step", "lost_digits", "words_beside", "words_of"]
+__all__ = ["COMPLEX_STEP", "asked_of", "complex_step", "lost_digits", "no_digits", "overflow", "words_beside", "words_of"]
 
 KEY = "a numeric derivative"
 COMPLEX_STEP = Finding(KEY, "it takes the imaginary part of a complex number: a complex step is a derivative taken numerically; derive it")
@@ -29,6 +31,17 @@ def lost_digits(output: str, case: Case) -> Finding:
     """What is said of an output that is right in general and wrong where it tells."""
     where = f"{output} is right on ordinary numbers, but not {case.name}"
     return Finding(KEY, f"{where}. A derivation keeps its digits there, a difference quotient loses them (or a small number is added, or x limited): derive it")
+
+
+def no_digits(got: Any) -> bool:
+    """Whether an answer has no digits that could tell: none came, or it is beyond the end of float32."""
+    return got is None or (got.dtype == np.float32 and not np.isfinite(got).all())
+
+
+def overflow(output: str, case: Case) -> Finding:
+    """What is said of an output that is right in general and overflows where it should tell."""
+    where = f"{output} is right on ordinary numbers, but inf or NaN {case.name}"
+    return Finding(f"{output}: overflow of float32", f"{where}. float32 ends at 3.4e38: compute in float64, the type of the inputs, or in another order")
 
 
 def asked_of(task: Task, cases: Sequence[Case]) -> bool:
