@@ -12,6 +12,7 @@ import pytest
 from test_pytest_plugin import INSTALLED
 
 import tinygrad_norm as tg
+from tinygrad_norm.bench.rows import table
 from tinygrad_norm.course.sandbox import best_mode
 
 if sys.version_info >= (3, 11):
@@ -162,6 +163,13 @@ def test_links_and_names_lead_somewhere():
     for name in ("gradgradcheck", "check_norm_invariants", "gradcheck_power"):
         assert f"`{name}`" in README and hasattr(tg.autograd, name)
     assert hasattr(importlib.import_module("tinygrad_norm.pytest_plugin"), "torch_compare")
+
+
+def test_the_bench_has_as_many_bounds_as_it_says():
+    rows = list(table())
+    straight = {row.arguments["module"] for row in rows if row.measure == "linear"}  # one figure for all sizes of a module
+    bounds = sum(len(row.asked) + (row.threads is not None) for row in rows) + len(straight)
+    assert f"of the bench's {bounds} bounds" in README
 
 
 def test_the_two_commands_are_as_ci_runs_them():
