@@ -445,6 +445,19 @@ def test_grade(folder, tmp_path, capsys):
     assert main(["grade", str(folder), "--out", str(tmp_path / "out"), "--jobs", "0"]) == 2
 
 
+@pytest.mark.parametrize("places", [("grades", "grades", "again"), (".", ".")])
+def test_results_among_the_submissions_are_no_students(places, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "ada.py").write_text("\n".join(solved()))
+    Path(places[0], "students").mkdir(parents=True)  # a run was interrupted
+    for place in places:
+        assert main(["grade", ".", "--out", place]) == 0
+        assert "1 submission, mean 15" in capsys.readouterr().out
+    (tmp_path / "ben" / "students").mkdir(parents=True)  # whoever hands in a folder without work is still told
+    assert main(["grade", ".", "--out", places[-1]]) == 0
+    assert re.search(r"^ben .*!$", capsys.readouterr().out, re.MULTILINE)
+
+
 def test_without_a_sandbox_it_asks(folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(command, "best_mode", lambda: ("plain", ("bubblewrap: there is no bwrap", "landlock: none")))
     words = ["grade", str(folder / "bob.py"), "--out", str(tmp_path)]

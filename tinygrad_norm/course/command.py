@@ -55,7 +55,7 @@ def run_grade(args: argparse.Namespace) -> int:
     if mode == "plain" and not args.unsafe:
         raise ValueError(f"no sandbox works here, so the students' code could do all that you can: {SELF_CHECK}; --unsafe goes on all the same")
     wanted = list(load(args.assignment).tasks) if args.assignment else [t for n in names() for t in load(n).tasks]
-    submissions = list(find(args.submissions, wanted, one=args.one))
+    submissions = list(find(args.submissions, wanted, one=args.one, out=out))
     if not submissions:
         raise ValueError("there are no submissions in " + ", ".join(args.submissions))
     assignment = load(args.assignment) if args.assignment else assignment_of(submissions)

@@ -95,13 +95,14 @@ def _read_script(made: Submission, text: str) -> None:
 # -- 2. Folders and zips --------------------------------------------------------------------------------------------------------------------
 
 
-def find(paths: Sequence[str | Path], wanted: Sequence[str] = (), one: bool = False) -> Iterator[Submission]:
+def find(paths: Sequence[str | Path], wanted: Sequence[str] = (), one: bool = False, out: Path | None = None) -> Iterator[Submission]:
     """The submissions in these places, one for each file given, and one for each entry of a folder or zip given.
 
     Args:
         paths: .ipynb, .py; or a folder or zip of one entry a student: a file, a folder or a zip.
         wanted: names of functions; where an entry holds several files, the one with most of them counts.
         one: each folder or zip is one submission.
+        out: where the results go; it may lie among the submissions, and is none.
     Raises:
         ValueError: a path that is not there, or of another kind.
     """
@@ -113,7 +114,7 @@ def find(paths: Sequence[str | Path], wanted: Sequence[str] = (), one: bool = Fa
             yield from _entry(path.resolve(), wanted)
         elif path.is_dir():
             for entry in sorted(path.iterdir()):
-                if not _passed_over(entry.name):
+                if not _passed_over(entry.name) and not _results(entry, out):
                     yield from _entry(entry, wanted)
         elif path.suffix.lower() == ".zip":
             yield from _class_zip(path, wanted)
@@ -125,6 +126,12 @@ def find(paths: Sequence[str | Path], wanted: Sequence[str] = (), one: bool = Fa
 
 def _passed_over(name: str) -> bool:
     return name.startswith((".", "__")) or name in ("Thumbs.db", "desktop.ini")
+
+
+def _results(entry: Path, out: Path | None) -> bool:
+    """Whether grading wrote it: this time, or before into another folder."""
+    mine = () if out is None else (out.resolve(), out.resolve() / "students")
+    return entry.resolve() in mine or all((entry / name).exists() for name in ("grades.csv", "class.json", "students"))
 
 
 def _entry(path: Path, wanted: Sequence[str]) -> Iterator[Submission]:
