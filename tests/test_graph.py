@@ -182,6 +182,11 @@ def test_hooks_are_part_of_the_walk():
     assert walk.steps[-1].sums[0].after == x.grad.numpy() == 241
     assert "a hook changed the gradient that came in" in walk.steps[2].notes
     assert "a hook changed the gradient of x" in walk.steps[-1].notes
+    text = walk.text()
+    assert "g = 6.0 + 6.0 = 12.0   (from step 2)" in text and "g after a hook = 120.0" in text and "= 120.0   (from" not in text
+    root = x * 2
+    root.register_hook(lambda g: g * 10)
+    assert [(name, g.item()) for name, g, _ in tg.graph.explain(root).steps[1].incoming] == [("g", 1), ("g after a hook", 10)]
 
 
 def test_after_the_graph_was_freed():

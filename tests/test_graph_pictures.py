@@ -28,6 +28,18 @@ def test_svg_is_well_formed_and_stands_alone(tmp_path):
     assert "2 ops and 1 input:" in repr(picture)
 
 
+@pytest.mark.parametrize("name", ["a\x00b", "a\x1b[31mb", "a\x0bb", "a\ud800b", "a\ufffeb", "a\tb", "a\x7fb", "a😀b"])
+def test_names_may_hold_what_xml_does_not_allow(name, tmp_path):
+    x = tg.ones(2, 2, requires_grad=True)
+    ET.parse(tg.graph.draw(x * 2, {name: x}).save(tmp_path / "graph.svg"))
+    walk = tg.graph.explain((x * 2).sum(), {name: x})
+    ET.parse(walk.save(tmp_path / "walk.svg"))
+    ET.fromstring(re.search(r"<svg.*</svg>", walk.save(tmp_path / "walk.html").read_text(encoding="utf-8"), re.S).group())
+    model = tg.nn.Module()
+    model.add_module(name, tg.nn.Linear(2, 2))
+    well_formed(model._repr_html_())
+
+
 def test_page_stands_alone(tmp_path):
     x = tg.ones(2, 2, requires_grad=True)
     walk = tg.graph.explain((x * 2 + x).sum(), {EVIL: x})

@@ -5,6 +5,7 @@ Tensors and Modules are known here by what they hold, not by their classes, whic
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,11 +18,12 @@ __all__ = ["escape", "module_html", "report_html", "tensor_html"]
 
 ROWS, COLUMNS = 12, 10  # what a table still shows whole
 ABOVE, BELOW = "230,159,0", "86,180,233"  # orange and sky blue of Okabe & Ito: told apart by all eyes
+NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")  # XML 1.0, production 2
 
 
 def escape(text: str) -> str:
-    """Text as HTML; the standard library's html would import two thousand names of characters."""
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
+    """Text as HTML and XML; the standard library's html would import two thousand names of characters."""
+    return NO_XML.sub("\ufffd", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace('"', "&quot;")
 
 
 def table_html(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

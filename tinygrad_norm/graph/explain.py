@@ -66,7 +66,7 @@ class Step:
         title: the op's name as grad_fn shows it.
         box: of the op in the graph, None at the end.
         forward, formula: what the op computes, and its gradients.
-        incoming: the gradient of each output, by name, and what it is the sum of: the number of a step, and what that gave.
+        incoming: the gradient of each output, by name, and what it is the sum of: the number of a step, and what that gave; what a hook made of it.
         kept: what the forward kept for this, by name.
         gives: for each input the gradient's name, and the gradient; None where there is none.
         sums: how the gradients add up where they go; at the end, in .grad.
@@ -345,9 +345,11 @@ class _Recorder:
         self.when[here] = step.number
         arguments = argument_names(node)
         for i, g in enumerate(grads):
-            step.incoming.append(("g" if len(grads) == 1 else f"g of output {i}", np.array(g), self.parts.get((here, i), [])))
-            came = self.arrived.get((here, i))
-            if came is not None and not _same(came, np.asarray(g)):
+            name = "g" if len(grads) == 1 else f"g of output {i}"
+            came = self.arrived.get((here, i), g)  # none arrived where the engine has filled up with zeros
+            step.incoming.append((name, np.array(came), self.parts.get((here, i), [])))
+            if not _same(came, np.asarray(g)):
+                step.incoming.append((f"{name} after a hook", np.array(g), []))
                 step.notes.append("a hook changed the gradient that came in")
                 self.show(step.number, here, np.asarray(g), i)
         for array, place in kept_by(node):
