@@ -10,6 +10,7 @@ import pytest
 
 import tinygrad_norm as tg
 from tinygrad_norm.autograd.power import BANK
+from tinygrad_norm.cli import main
 from tinygrad_norm.course import assignment, load, names
 from tinygrad_norm.course.assignment import FOLDER, parse, read
 from tinygrad_norm.course.diagnosis import same
@@ -350,6 +351,39 @@ def test_faults_of_a_source(tmp_path, change, said):
     path.write_text(SOURCE.replace(*change))
     with pytest.raises(ValueError, match=said):
         read(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (("return 2 * x", "return 2 * * x"), "line 8 (return 2 * * x): SyntaxError: invalid syntax; correct the source"),
+        (("return 2 * x", "return 2 * z"), "line 8 (return 2 * z): NameError: name 'z' is not defined"),
+        (("import numpy as np\n# %%", "import numpy as np\n# %%\nfactor = two\n# %%"), "line 6 (factor = two): NameError"),
+        (("import Case,", "import Cases,"), "line 13 (from tinygrad_norm.course.task import Cases, Output, Values, Wrong, task): ImportError"),
+        (("cases=", "casez="), "TypeError: task() missing 1 required keyword-only argument: 'cases'"),
+        (("double, cases", "double, second=2, cases"), "line 13: TypeError: Task.__init__() got an unexpected keyword argument 'second'"),
+        (("[Case(", "None and [Case("), "line 6: TypeError: 'NoneType' object is not iterable"),
+        (("v.x", "v.y"), "AttributeError: y; correct the source"),
+        (("task(", "raise SystemExit(3)\ntask("), "line 14 (raise SystemExit(3)): SystemExit: 3"),
+        ((" points=2", ' points="two"'), "line 5: a cell begins with '# %% task=\"double\" points=\"two\"'; points must be a number"),
+        ((" points=2", " points=-2"), "points must be a number and not negative, as points=3"),
+        (("    ### END SOLUTION\n", ""), "line 5: a solution stands between ### BEGIN SOLUTION and ### END SOLUTION"),
+        (("# %% grader", '# %% task="double" points=1\ndef double(x):\n    return 2 * x\n# %% grader'), "line 12: there is a cell for the task double before this one"),
+        (("Output(", 'Output("z"), Output('), "line 6: the solution of double must be right in each of its cases; double returned one thing; expected 2"),
+        (("double, cases", "double, uses=('half',), cases"), "line 6: uses=['half']: there is no such task"),
+        (("tiny", "ti\udcf6ny"), "is no UTF-8"),
+    ],
+)
+def test_faults_of_a_source_are_one_line_on_the_command_line(tmp_path, capsys, change, said):
+    """The file, the line in it, what is wrong and what to do; exit code 2, before anything is written."""
+    path = tmp_path / "b2_faulty.py"
+    assert change[0] in SOURCE
+    path.write_bytes(SOURCE.replace(*change).encode("utf-8", "surrogateescape"))
+    for words in (["course", "export", str(path), "--to", "plain", "-o", str(tmp_path / "out")], ["check", str(path), "--assignment", str(path)]):
+        assert main(words) == 2
+        told = capsys.readouterr().err
+        assert told.count("\n") == 1 and "error: b2_faulty.py" in told and said in told
+    assert not (tmp_path / "out").exists()
 
 
 def test_task_belongs_into_a_source():

@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .diagnosis import Finding
+from .diagnosis import Finding, matches
 from .judge import TaskResult, judge
 from .numeric import COMPLEX_STEP, asked_of, complex_step, words_beside
 from .task import Task, collected
@@ -39,16 +39,19 @@ from .worker import run_cell, say_error
 __all__ = ["Assignment", "Cell", "Question", "load", "names", "parse", "read"]
 
 FOLDER = Path(__file__).parent / "assignments"
+OPTION = re.compile(r"(\w+)=(\"[^\"]*\"|-?[\d.]+)")
 STUB = "# YOUR CODE HERE\nraise NotImplementedError()"
 ANSWER = "*Your answer here.*"
+MARKS = ["### BEGIN SOLUTION", "### END SOLUTION"]
 
 
 class Cell(NamedTuple):
-    """One cell: "text", "question", "setup", "given", "task" or "grader"; what its first line says; its text or code."""
+    """One cell: "text", "question", "setup", "given", "task" or "grader"; what its first line says; its text or code, and where that begins."""
 
     kind: str
     options: dict[str, Any]
     source: str
+    line: int
 
     @property
     def markdown(self) -> bool:
@@ -57,7 +60,7 @@ class Cell(NamedTuple):
     @property
     def solved(self) -> str:
         """Without the two marks."""
-        return "\n".join(line for line in self.source.splitlines() if line.strip() not in ("### BEGIN SOLUTION", "### END SOLUTION"))
+        return "\n".join(line for line in self.source.splitlines() if line.strip() not in MARKS)
 
     @property
     def unsolved(self) -> str:
@@ -92,30 +95,44 @@ def parse(text: str) -> list[Cell]:
     """The cells of a source in the percent format.
 
     Raises:
-        ValueError: a first line that says nothing known; says which.
+        ValueError: a first line that says nothing known, or a solution without its two marks; says which line.
 
     Example:
         >>> [cell.kind for cell in parse("# %% [markdown]\\n# # Title\\n\\n# %% task=\\"f\\" points=1\\ndef f(): ...\\n")]
         ['text', 'task']
     """
     cells: list[Cell] = []
+    at = 1
     for part in re.split(r"^(?=# %%)", text, flags=re.M):
         head, _, body = part.partition("\n")
+        here, at = at, at + part.count("\n")
         if not head.startswith("# %%"):
             continue
         words = head[4:].strip()
-        options = {k: ast.literal_eval(v) for k, v in re.findall(r"(\w+)=(\"[^\"]*\"|[\d.]+)", words)}
-        bare = re.sub(r"\w+=(\"[^\"]*\"|[\d.]+)", "", words).split()
+        try:
+            options = {k: ast.literal_eval(v) for k, v in OPTION.findall(words)}
+            if float(options.get("points", 0)) < 0:
+                raise ValueError
+        except (ValueError, SyntaxError):
+            raise ValueError(f"line {here}: a cell begins with {head!r}; points must be a number and not negative, as points=3") from None
+        bare = OPTION.sub("", words).split()
+        first = here + 1 + len(body) - len(body.lstrip("\n"))
         body = body.strip("\n")
         if "[markdown]" in bare:
             body = "\n".join(re.sub(r"^# ?", "", line) for line in body.splitlines())
-            cells.append(Cell("question" if "question" in options else "text", options, body))
+            kind = "question" if "question" in options else "text"
         elif "task" in options:
-            cells.append(Cell("task", options, body))
+            kind = "task"
         elif not bare or bare[0] in ("setup", "grader"):
-            cells.append(Cell(bare[0] if bare else "given", options, body))
+            kind = bare[0] if bare else "given"
         else:
-            raise ValueError(f"a cell begins with {head!r}; after # %% may stand [markdown], setup, grader, task=\"…\" points=…, or nothing")
+            raise ValueError(f"line {here}: a cell begins with {head!r}; after # %% may stand [markdown], setup, grader, task=\"…\" points=…, or nothing")
+        marks = [line.strip() for line in body.splitlines() if line.strip() in MARKS]
+        if marks != MARKS * (len(marks) // 2):
+            raise ValueError(f"line {here}: a solution stands between {MARKS[0]} and {MARKS[1]}; here one of the two is missing: add it")
+        if kind == "task" and options["task"] in [c.options.get("task") for c in cells]:
+            raise ValueError(f"line {here}: there is a cell for the task {options['task']} before this one: give it another name")
+        cells.append(Cell(kind, options, body, first))
     return cells
 
 
@@ -123,32 +140,75 @@ def read(path: Path) -> Assignment:
     """The assignment in a source: its solutions are run, and its grader cells say what is asked.
 
     Raises:
-        ValueError: a task without a grader cell, points that are missing, a function that is not there.
+        ValueError: a task without a grader cell, points that are missing, a function that is not there, an error in its code; says which line.
     """
-    text = path.read_text(encoding="utf-8")
-    cells = parse(text)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is no UTF-8 ({error}): save it as UTF-8") from None
+    try:
+        cells = parse(text)
+    except ValueError as error:
+        raise ValueError(f"{path.name}, {error}") from None
     tasks: dict[str, Task] = {}
     points = {c.options["task"]: float(c.options.get("points", 0)) for c in cells if c.kind == "task"}
 
     reference: dict[str, Any] = {"__name__": path.stem, "np": np, "__builtins__": builtins}
     grader: dict[str, Any] = {}
-    for i, cell in enumerate(cells):
-        where = f"{path.name}, cell {i + 1}"
+    for cell in cells:
+        code = "\n" * (cell.line - 1) + cell.source  # so that an error has the line of the file
         if cell.kind in ("task", "given"):
-            run_cell(cell.solved, where, reference)
+            with _told(path.name, text, cell.line):
+                run_cell(code, path.name, reference)
         elif cell.kind == "grader":
             grader |= reference
-            with collected() as said:
-                exec(compile(cell.source, where, "exec"), grader)
-            for function, more in said:
-                name = function.__name__
-                if not points.get(name):
-                    raise ValueError(f'{path.name}: task({name}) needs a cell before it that begins with # %% task="{name}" points=…')
-                tasks[name] = Task(name, points[name], function, **more)
+            with _told(path.name, text, cell.line), collected() as said:
+                exec(compile(code, path.name, "exec"), grader)
+                for function, more in said:
+                    name = function.__name__
+                    if not points.get(name):
+                        raise ValueError(f'task({name}) needs a cell before it that begins with # %% task="{name}" points=…')
+                    tasks[name] = Task(name, points[name], function, **more)
     lacking = [name for name in points if name not in tasks]
     if lacking or not tasks:
         raise ValueError(f"{path.name}: no grader cell calls task({lacking[0] if lacking else '…'}, cases=…, outputs=…)")
     return Assignment(path.stem, cells, tasks, {k: v for k, v in reference.items() if callable(v)}, text)
+
+
+@contextlib.contextmanager
+def _told(name: str, text: str, line: int) -> Iterator[None]:
+    """Makes one line of an error in a source: the file, its line (or else `line`), what is wrong, what to do."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        found = say_error(error, {name: text})
+        where = f"line {found['line']} ({found['text']})" if found["where"] else f"line {line}"
+        kind = "" if found["kind"] == "ValueError" else f"{found['kind']}: "
+        raise ValueError(f"{name}, {where}: {kind}{found['said']}; correct the source") from error
+
+
+def _try_out(made: Assignment, name: str) -> None:
+    """Does once what grading will do: draws the cases, runs the solution on them and judges it, and tries the formulas of the mistakes."""
+    lines = {c.options["task"]: c.line for c in made.cells if c.kind == "task"}
+    for task in made.tasks.values():
+        with _told(name, made.text, lines[task.name]):
+            missing = [used for used in task.uses if used not in made.tasks]
+            if missing:
+                raise ValueError(f"uses={missing!r}: there is no such task")
+            cases = task.draw(0, hidden=True)
+            inputs = [task.arguments(c.values) for c in cases]
+            plain = getattr(task.reference, "py_func", task.reference)
+            with np.errstate(all="ignore"):
+                result = judge(task, cases, [{"result": plain(*args), "inputs": args} for args in inputs])
+            if not cases or not result.right:
+                raise ValueError(f"the solution of {task.name} must be right in each of its cases; {'; '.join(result.lines()) or 'there are none'}")
+            for case in cases:
+                for output, right in zip(task.outputs, task.expected(case.values)):
+                    for wrong in output.mistakes():
+                        matches(wrong, [case], [right], [right], [case.rtol])
+            for make in (task.large, task.faster and task.faster.case):
+                if make is not None:
+                    task.arguments(make(np.random.RandomState(0)))
 
 
 def names() -> list[str]:
@@ -170,7 +230,9 @@ def load(name: str) -> Assignment:
         18.0
     """
     if name.endswith(".py") and Path(name).is_file():
-        return read(Path(name))
+        made = read(Path(name))
+        _try_out(made, Path(name).name)
+        return made
     found = [n for n in names() if n == name or n.split("_")[0] == name]
     if not found:
         raise ValueError(f"there is no assignment {name!r}; there are {', '.join(names())}")
