@@ -44,6 +44,10 @@ def handed_in(name, tasks, given=None):
     return json.dumps(made)
 
 
+def guides_source():
+    return (ROOT / "notebooks" / "assignments" / "instructors_guide.md").read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+
+
 # -- Plain --------------------------------------------------------------------------------------------------------------------------------
 
 
@@ -99,8 +103,7 @@ def test_gradescope(name, tmp_path):
 
 def test_gradescope_of_a_source_of_ones_own(tmp_path):
     """Which is in no package that a student can have; the guide's example."""
-    guide = (ROOT / "notebooks" / "assignments" / "instructors_guide.md").read_text(encoding="utf-8")
-    (tmp_path / "b1_power.py").write_text(guide.split("```python\n")[1].split("```")[0], encoding="utf-8")
+    (tmp_path / "b1_power.py").write_text(guides_source(), encoding="utf-8")
     archive, student = export(load(str(tmp_path / "b1_power.py")), "gradescope", tmp_path)
     with zipfile.ZipFile(archive) as zipped:
         assert [n for n in zipped.namelist() if "/assignments/" in n] == ["package/tinygrad_norm/course/assignments/b1_power.py"]
@@ -157,6 +160,31 @@ def test_points_in_a_cell_of_nbgrader(name, capfd):
     cells = ["".join(c["source"]) for c in json.loads(handed_in(name, [task]))["cells"] if c["cell_type"] == "code"]
     assert nbgrader_points(this.id, task, cells) == this.tasks[task].points
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("name", "given", "task"), [("b1_power", 3, "cube_backward"), ("a4_batch_norm", 8, "batch_norm_backward"), ("a4_mine", 8, "batch_norm_backward")])
+def test_nbgrader_grades_by_what_was_exported(name, given, task, tmp_path, monkeypatch):
+    """A source of one's own, and one whose points were changed: as many points as the notebook says, and no solution in what is handed out."""
+    text = guides_source() if name == "b1_power" else (load("a4").text).replace(f'task="{task}" points=5', f'task="{task}" points={given}')
+    (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+    course = tmp_path / "course"
+    assert main(["course", "export", str(tmp_path / f"{name}.py"), "--to", "nbgrader", "-o", str(course)]) == 0
+    assert [p.name for p in (course / "source").rglob("*") if p.is_file()] == [f"{name}.ipynb"]
+    cells = json.loads((course / "source" / name / f"{name}.ipynb").read_text(encoding="utf-8"))["cells"]
+    (test,) = (c for c in cells if c["metadata"].get("nbgrader", {}).get("grade_id") == f"test_{task}")
+    assert test["metadata"]["nbgrader"]["points"] == given and test["metadata"]["nbgrader"]["locked"]
+    solved = ["".join(c["source"]) for c in cells if c["cell_type"] == "code" and c["metadata"].get("tinygrad_norm", {}).get("task") in (None, task)]
+    (call,) = (line for line in "".join(test["source"]).splitlines() if line.startswith("nbgrader_points("))
+    autograded = course / "autograded" / "ada" / name
+    autograded.mkdir(parents=True)
+    for place in (autograded, tmp_path):  # a student's own is not asked, nor what the instructor has changed since
+        (place / f"{name}.py").write_text(text.replace("points=", "points=9"), encoding="utf-8")
+    (autograded / "nbgrader_config.py").write_text("")
+    monkeypatch.chdir(autograded)
+    assert eval(call, {"nbgrader_points": nbgrader_points, "In": solved}) == given
+    (course / f"{name}.py").unlink()
+    with pytest.raises(FileNotFoundError, match=r"belongs beside nbgrader_config\.py"):
+        eval(call, {"nbgrader_points": nbgrader_points, "In": solved})
 
 
 @pytest.mark.skipif(NBGRADER is None, reason="nbgrader is not installed: pip install nbgrader")

@@ -265,6 +265,12 @@ class Assignment:
         self._seen: dict[str, bool] = {}
 
     @property
+    def packaged(self) -> bool:
+        """Whether the package has it as it is here; else it is the instructor's own, or was changed."""
+        path = FOLDER / f"{self.name}.py"
+        return path.is_file() and path.read_text(encoding="utf-8") == self.text
+
+    @property
     def out_of(self) -> float:
         """The points of its tasks and questions together."""
         return sum(t.points for t in self.tasks.values()) + sum(q.points for q in self.questions)

@@ -25,7 +25,8 @@ def export(assignment: Assignment, to: str, out: Path) -> list[Path]:
 
     Args:
         assignment: which.
-        to: "plain": the student's and the solution's notebook; "nbgrader": a course folder with the source to generate from;
+        to: "plain": the student's and the solution's notebook; "nbgrader": a course folder with the source to generate from,
+            and beside it the assignment to grade by, where the package has not the same;
             "gradescope": the zip of an autograder, and the student's notebook.
         out: the folder, made where it is not there.
     Returns:
@@ -42,6 +43,8 @@ def export(assignment: Assignment, to: str, out: Path) -> list[Path]:
         folder = out / "source" / name
         folder.mkdir(parents=True, exist_ok=True)
         files = {folder / f"{name}.ipynb": notebook(assignment, "nbgrader"), out / "nbgrader_config.py": _NBGRADER_CONFIG}
+        if not assignment.packaged:
+            files[out / f"{name}.py"] = assignment.text  # not in source/, all of which is handed out
     elif to == "gradescope":
         files = {out / f"{name}.ipynb": notebook(assignment)}
         archives = [out / f"{name}_gradescope.zip"]
@@ -70,8 +73,16 @@ def nbgrader_points(assignment: str, task: str, cells: Sequence[str]) -> float:
     `tinygrad-norm grade` on the folder of submitted notebooks is not concerned.
 
     Args:
-        assignment: its id. task: the function. cells: the notebook's history, IPython's `In`.
+        assignment: its id; or the name of a source of one's own, which lies in the course's folder.
+        task: the function. cells: the notebook's history, IPython's `In`.
+    Raises:
+        FileNotFoundError: the source is not there.
     """
+    if assignment.endswith(".py"):
+        courses = [p for p in reversed(Path.cwd().parents) if (p / "nbgrader_config.py").is_file()]  # the first is the outermost, and no student's
+        if not courses or not (courses[0] / assignment).is_file():
+            raise FileNotFoundError(f"{assignment} is not in the course's folder: it belongs beside nbgrader_config.py, where `course export` wrote it")
+        assignment = str(courses[0] / assignment)
     with tempfile.TemporaryDirectory() as folder:
         run = subprocess.run(
             [sys.executable, "-m", "tinygrad_norm.course.export", assignment, task],

@@ -32,8 +32,9 @@ def notebook(assignment: Assignment, kind: str = "student") -> str:
     """
     if kind not in ("student", "solution", "nbgrader"):
         raise ValueError(f"kind is student, solution or nbgrader; got {kind!r}")
+    shown = [c for c in assignment.cells if c.kind != "grader"]
     cells = []
-    for i, cell in enumerate(c for c in assignment.cells if c.kind != "grader"):
+    for i, cell in enumerate(_with_tests(assignment, shown) if kind == "nbgrader" else shown):
         source = cell.solved if kind == "solution" else cell.unsolved if kind == "student" else cell.source
         metadata: dict[str, Any] = {}
         if cell.kind in ("task", "question"):
@@ -51,9 +52,22 @@ def notebook(assignment: Assignment, kind: str = "student") -> str:
 
 
 def _checked(assignment: Assignment, cell: Cell) -> str | None:
-    """The task that a self-check cell checks."""
+    """The task that a self-check cell, or a test of nbgrader's, checks."""
+    if "test" in cell.options:
+        return str(cell.options["test"])
     name = cell.source.strip().removeprefix("check(").removesuffix(")")
     return name if cell.kind == "given" and cell.source.strip() == f"check({name})" and name in assignment.tasks else None
+
+
+def _with_tests(assignment: Assignment, cells: list[Cell]) -> list[Cell]:
+    """With a cell to test each task that has no self-check, for nbgrader gives points for a test."""
+    checked = {_checked(assignment, cell) for cell in cells}
+    made: list[Cell] = []
+    for cell in cells:
+        made.append(cell)
+        if cell.kind == "task" and cell.options["task"] not in checked:
+            made.append(Cell("given", {"test": cell.options["task"]}, f"# {cell.options['task']} is tested here", cell.line))
+    return made
 
 
 def _nbgrader(assignment: Assignment, cell: Cell) -> dict[str, Any]:
@@ -63,7 +77,7 @@ def _nbgrader(assignment: Assignment, cell: Cell) -> dict[str, Any]:
     if cell.kind == "task":
         return {"nbgrader": {**base, "grade": False, "locked": False, "solution": True, "grade_id": cell.options["task"]}}
     if cell.kind == "question":
-        points = _points(cell.options["points"])
+        points = _points(cell.options.get("points", 0))
         return {"nbgrader": {**base, "grade": True, "locked": False, "solution": True, "grade_id": cell.options["question"], "points": points}}
     if checked is not None:
         points = _points(assignment.tasks[checked].points)
@@ -79,9 +93,10 @@ def _with_hidden_test(assignment: Assignment, cell: Cell, source: str) -> str:
     checked = _checked(assignment, cell)
     if checked is None:
         return source
+    graded_by = assignment.id if assignment.packaged else f"{assignment.name}.py"
     return (
         f"{source}\n### BEGIN HIDDEN TESTS\nfrom tinygrad_norm.course.export import nbgrader_points\n\n"
-        f'nbgrader_points("{assignment.id}", "{checked}", In)\n### END HIDDEN TESTS'
+        f'nbgrader_points("{graded_by}", "{checked}", In)\n### END HIDDEN TESTS'
     )
 
 
