@@ -394,6 +394,8 @@ def test_task_belongs_into_a_source():
 def test_unknown_assignment():
     with pytest.raises(ValueError, match="there is no assignment 'a77'; there are"):
         load("a77")
+    with pytest.raises(ValueError, match=r"there is no file b1\.py; give the path"):
+        load("b1.py")
     with pytest.raises(ValueError, match="kind is student"):
         notebook(load("a3"), "teacher")
 

@@ -436,12 +436,14 @@ def test_check(tmp_path, capsys):
 def test_grade(folder, tmp_path, capsys):
     assert main(["grade", str(folder), "--out", str(tmp_path / "out"), "--jobs", "2"]) == 0
     out = capsys.readouterr().out
-    assert f"sandbox: {best_mode()[0]}" in out and "13 submissions" in out
+    assert f"sandbox: {best_mode()[0]}" in out and "13 submissions" in out and "\n! empty: there is no .ipynb or .py in it\n" in out
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"grades.csv", "class.html", "class.json", "class.txt", "students"}
     one = ["grade", "--one", str(folder / "ada"), "--out", str(tmp_path / "one"), "--results", str(tmp_path / "results.json")]
     assert main(one) == 0
     assert json.loads((tmp_path / "results.json").read_text())["score"] == 15
-    assert main(["grade", str(tmp_path / "nobody"), "--out", str(tmp_path / "out")]) == 2
+    assert main(["grade", str(tmp_path / "nobody"), "--out", str(tmp_path / "new")]) == 2
+    assert main(["grade", str(folder), "--out", str(tmp_path / "new"), "--results", str(tmp_path / "results.json")]) == 2
+    assert "--results is for one submission; there are 13" in capsys.readouterr().err and not (tmp_path / "new").exists()
     assert main(["grade", str(folder), "--out", str(tmp_path / "out"), "--jobs", "0"]) == 2
 
 

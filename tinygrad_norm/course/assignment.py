@@ -229,7 +229,9 @@ def load(name: str) -> Assignment:
         >>> load("a3").out_of
         18.0
     """
-    if name.endswith(".py") and Path(name).is_file():
+    if name.endswith(".py"):
+        if not Path(name).is_file():
+            raise ValueError(f"there is no file {name}; give the path of a source of your own, or one of {', '.join(names())}")
         made = read(Path(name))
         _try_out(made, Path(name).name)
         return made

@@ -49,7 +49,6 @@ def run_grade(args: argparse.Namespace) -> int:
     if not 0 <= args.seed < 1 << 32:
         raise ValueError(f"--seed must be from 0 to {(1 << 32) - 1}; got {args.seed}")
     out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
     mode, reasons = best_mode()
     print(f"sandbox: {mode}", *(f"(not {r})" for r in reasons), flush=True)
     if mode == "plain" and not args.unsafe:
@@ -58,13 +57,14 @@ def run_grade(args: argparse.Namespace) -> int:
     submissions = list(find(args.submissions, wanted, one=args.one, out=out))
     if not submissions:
         raise ValueError("there are no submissions in " + ", ".join(args.submissions))
+    if args.results and len(submissions) != 1:
+        raise ValueError(f"--results is for one submission; there are {len(submissions)}")
+    out.mkdir(parents=True, exist_ok=True)
     assignment = load(args.assignment) if args.assignment else assignment_of(submissions)
     with progress_bar(len(submissions), "submission", wanted=sys.stderr.isatty()) as tick:
         results = grade_all(Grading(assignment, mode, args.hints, seed=args.seed), submissions, out, args.jobs, tick)
     write_all(results, out)
     if args.results:
-        if len(results) != 1:
-            raise ValueError(f"--results is for one submission; there are {len(results)}")
         write_atomically(Path(args.results), json.dumps(gradescope_results(results[0]), indent=1, ensure_ascii=False))
     print(table(results))
     print()

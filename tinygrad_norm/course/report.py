@@ -134,6 +134,7 @@ def class_text(report: dict[str, Any]) -> str:
     for name, t in report["tasks"].items():
         lines.append(f"{name}: {t['right']} right, mean {t['mean']:g} of {t['out_of']:g}")
         lines += [f"  {len(who):4d}  {m}" for m, who in t["misconceptions"].items()]
+    lines += [f"! {name}: {why}" for name, why in report["needs_attention"].items()]
     return "\n".join(lines)
 
 
