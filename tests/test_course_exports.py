@@ -162,7 +162,9 @@ def test_points_in_a_cell_of_nbgrader(name, capfd):
     assert capfd.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("name", "given", "task"), [("b1_power", 3, "cube_backward"), ("a4_batch_norm", 8, "batch_norm_backward"), ("a4_mine", 8, "batch_norm_backward")])
+@pytest.mark.parametrize(
+    ("name", "given", "task"), [("b1_power", 3, "cube_backward"), ("a4_batch_norm", 8, "batch_norm_backward"), ("a4_mine", 8, "batch_norm_backward")]
+)
 def test_nbgrader_grades_by_what_was_exported(name, given, task, tmp_path, monkeypatch):
     """A source of one's own, and one whose points were changed: as many points as the notebook says, and no solution in what is handed out."""
     text = guides_source() if name == "b1_power" else (load("a4").text).replace(f'task="{task}" points=5', f'task="{task}" points={given}')

@@ -126,7 +126,8 @@ def parse(text: str) -> list[Cell]:
         elif not bare or bare[0] in ("setup", "grader"):
             kind = bare[0] if bare else "given"
         else:
-            raise ValueError(f"line {here}: a cell begins with {head!r}; after # %% may stand [markdown], setup, grader, task=\"…\" points=…, or nothing")
+            known = '[markdown], setup, grader, task="…" points=…, or nothing'
+            raise ValueError(f"line {here}: a cell begins with {head!r}; after # %% may stand {known}")
         marks = [line.strip() for line in body.splitlines() if line.strip() in MARKS]
         if marks != MARKS * (len(marks) // 2):
             raise ValueError(f"line {here}: a solution stands between {MARKS[0]} and {MARKS[1]}; here one of the two is missing: add it")

@@ -81,7 +81,7 @@ def nbgrader_points(assignment: str, task: str, cells: Sequence[str]) -> float:
     if assignment.endswith(".py"):
         courses = [p for p in reversed(Path.cwd().parents) if (p / "nbgrader_config.py").is_file()]  # the first is the outermost, and no student's
         if not courses or not (courses[0] / assignment).is_file():
-            raise FileNotFoundError(f"{assignment} is not in the course's folder: it belongs beside nbgrader_config.py, where `course export` wrote it")
+            raise FileNotFoundError(f"{assignment} is not in the course's folder: it belongs beside nbgrader_config.py, as it was exported")
         assignment = str(courses[0] / assignment)
     with tempfile.TemporaryDirectory() as folder:
         run = subprocess.run(

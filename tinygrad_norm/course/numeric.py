@@ -41,7 +41,7 @@ def no_digits(got: Any) -> bool:
 def overflow(output: str, case: Case) -> Finding:
     """What is said of an output that is right in general and overflows where it should tell."""
     where = f"{output} is right on ordinary numbers, but inf or NaN {case.name}"
-    return Finding(f"{output}: overflow of float32", f"{where}. float32 ends at 3.4e38: compute in float64, the type of the inputs, or in another order")
+    return Finding(f"{output}: overflow of float32", f"{where}. float32 ends at 3.4e38: compute in float64, as the inputs are, or in another order")
 
 
 def asked_of(task: Task, cases: Sequence[Case]) -> bool:
