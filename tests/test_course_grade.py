@@ -240,14 +240,15 @@ def test_everyone_gets_a_result(folder, tmp_path):
     results = grade_all(Grading(load("a3"), best_mode()[0]), submissions, tmp_path / "out", 2)
     scores = {r["submission"]: r["score"] for r in results}
     assert scores == {"ada": 15, "bob": 15, "zed": 15} | dict.fromkeys(
-        ["binary", "bomb", "broken", "deep", "empty", "large", "link.py", "list", "not_a_zip", "pipe"], 0
+        ["binary", "bomb", "broken", "deep", "empty", "large", "link.py", "list", "not_a_zip", "notes.txt", "pipe"], 0
     )
     why = {r["submission"]: r["needs_attention"] for r in results}
     assert "too large" in why["large"] and "it is a link" in why["link.py"] and "cannot be unpacked" in why["not_a_zip"]
     assert "no .ipynb or .py in it" in why["empty"] and "unpacks to more than" in why["bomb"]
     assert all(why[n] for n in ("broken", "list", "deep"))
+    assert why["notes.txt"] == "notes.txt is no submission: expected .ipynb, .py, .zip or a folder"
     write_all(results, tmp_path / "out")
-    assert len(list((tmp_path / "out" / "students").glob("*.html"))) == len(results) == 13
+    assert len(list((tmp_path / "out" / "students").glob("*.html"))) == len(results) == 14
 
 
 def test_a_zip_of_the_whole_class(folder, tmp_path):
@@ -436,14 +437,14 @@ def test_check(tmp_path, capsys):
 def test_grade(folder, tmp_path, capsys):
     assert main(["grade", str(folder), "--out", str(tmp_path / "out"), "--jobs", "2"]) == 0
     out = capsys.readouterr().out
-    assert f"sandbox: {best_mode()[0]}" in out and "13 submissions" in out and "\n! empty: there is no .ipynb or .py in it\n" in out
+    assert f"sandbox: {best_mode()[0]}" in out and "14 submissions" in out and "\n! empty: there is no .ipynb or .py in it\n" in out
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"grades.csv", "class.html", "class.json", "class.txt", "students"}
     one = ["grade", "--one", str(folder / "ada"), "--out", str(tmp_path / "one"), "--results", str(tmp_path / "results.json")]
     assert main(one) == 0
     assert json.loads((tmp_path / "results.json").read_text())["score"] == 15
     assert main(["grade", str(tmp_path / "nobody"), "--out", str(tmp_path / "new")]) == 2
     assert main(["grade", str(folder), "--out", str(tmp_path / "new"), "--results", str(tmp_path / "results.json")]) == 2
-    assert "--results is for one submission; there are 13" in capsys.readouterr().err and not (tmp_path / "new").exists()
+    assert "--results is for one submission; there are 14" in capsys.readouterr().err and not (tmp_path / "new").exists()
     assert main(["grade", str(folder), "--out", str(tmp_path / "out"), "--jobs", "0"]) == 2
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import io
 import json
@@ -20,6 +21,7 @@ __all__ = ["Submission", "assignment_of", "find", "read_file"]
 
 LARGEST = 8 << 20  # bytes of one file; a notebook with pictures has less
 MOST = 2000  # files looked at in one folder or zip
+KINDS = (".ipynb", ".py", ".zip")
 
 
 @dataclass
@@ -59,7 +61,7 @@ def read_file(name: str, file: str, data: bytes) -> Submission:
     try:
         if len(data) > LARGEST:
             raise ValueError(f"{file} is too large: more than {LARGEST >> 20} MiB")
-        text = data.decode("utf-8-sig", "replace")
+        text = data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig", "replace")
         if file.lower().endswith(".ipynb"):
             _read_notebook(made, text)
         else:
@@ -71,13 +73,16 @@ def read_file(name: str, file: str, data: bytes) -> Submission:
 
 
 def _read_notebook(made: Submission, text: str) -> None:
-    for cell in json.loads(text)["cells"]:
-        source = cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
-        if cell["cell_type"] == "code":
+    notebook = json.loads(text)
+    if not isinstance(notebook, dict) or not isinstance(notebook.get("cells"), list):
+        raise ValueError("there is no list of cells in it (nbformat 4)")
+    for cell in notebook["cells"]:
+        source = "".join(cell.get("source") or "")  # a text or a list of lines
+        if cell.get("cell_type") == "code":
             made.cells.append(source)
         else:
-            metadata = cell.get("metadata", {})
-            question = metadata.get("tinygrad_norm", {}).get("question") or metadata.get("nbgrader", {}).get("grade_id")
+            metadata = cell.get("metadata") or {}
+            question = (metadata.get("tinygrad_norm") or {}).get("question") or (metadata.get("nbgrader") or {}).get("grade_id")
             if question:
                 made.answers[str(question)] = source
 
@@ -121,7 +126,11 @@ def find(paths: Sequence[str | Path], wanted: Sequence[str] = (), one: bool = Fa
         elif path.suffix.lower() in (".ipynb", ".py"):
             yield from _entry(path, wanted)
         else:
-            raise ValueError(f"{path} is no submission: expected .ipynb, .py, .zip or a folder")
+            raise ValueError(_of_no_kind(path))
+
+
+def _of_no_kind(path: str | Path) -> str:
+    return f"{path} is no submission: expected .ipynb, .py, .zip or a folder"
 
 
 def _passed_over(name: str) -> bool:
@@ -143,13 +152,15 @@ def _entry(path: Path, wanted: Sequence[str]) -> Iterator[Submission]:
             folders[:] = [f for f in sorted(folders) if not _passed_over(f)]
             for file in sorted(inside):
                 place = Path(root, file)
-                if place.suffix.lower() in (".ipynb", ".py", ".zip") and not _passed_over(file) and len(files) < MOST:
+                if place.suffix.lower() in KINDS and not _passed_over(file) and len(files) < MOST:
                     files[str(place.relative_to(path))] = _bytes(place)
         yield _best(path.name, files, wanted)
     elif path.suffix.lower() == ".zip":
         yield _best(path.stem, _unzip(path.name, _bytes(path)), wanted)
     elif path.suffix.lower() in (".ipynb", ".py"):
         yield read_file(path.stem, path.name, _bytes(path))
+    else:
+        yield Submission(path.name, problem=_of_no_kind(path.name))
 
 
 def _bytes(path: Path) -> bytes:
@@ -163,21 +174,26 @@ def _bytes(path: Path) -> bytes:
 
 
 def _unzip(name: str, data: bytes) -> dict[str, bytes] | str:
-    """The notebooks and scripts in a zip, unpacked in memory and each cut off at LARGEST; or why not."""
+    """The notebooks and scripts in a zip, unpacked in memory and each cut off at LARGEST, and the bare names of what else is there; or why not."""
     files: dict[str, bytes] = {}
+    count = size = 0
     if len(data) >= 8 * LARGEST:
         return f"{name} is larger than {8 * LARGEST >> 20} MiB: unpack it, and grade the folder"
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             for info in archive.infolist():
                 inside = PurePosixPath(info.filename)
-                if inside.suffix.lower() in (".ipynb", ".py", ".zip") and not any(map(_passed_over, inside.parts)):
-                    if len(files) >= MOST:
+                if not inside.parts or any(map(_passed_over, inside.parts)):
+                    continue
+                files[info.filename] = b""
+                if inside.suffix.lower() in KINDS and not info.is_dir():
+                    if count >= MOST:
                         return f"{name} holds more than {MOST} notebooks and scripts: unpack it, and grade the folder"
-                    if sum(map(len, files.values())) > 8 * LARGEST:
+                    if size > 8 * LARGEST:
                         return f"{name} unpacks to more than {8 * LARGEST >> 20} MiB: unpack it, and grade the folder"
                     with archive.open(info) as file:
                         files[info.filename] = file.read(LARGEST + 1)
+                    count, size = count + 1, size + len(files[info.filename])
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, OSError, EOFError, ValueError, zlib.error) as error:
         return f"{name} cannot be unpacked: {error}"
     return files
@@ -190,12 +206,18 @@ def _class_zip(path: Path, wanted: Sequence[str]) -> Iterator[Submission]:
         yield _best(path.stem, files, wanted)
         return
     parts = {f: PurePosixPath(f).parts for f in files}
-    notebooks = sum(p[-1].lower().endswith(".ipynb") for p in parts.values())
-    if len({p[0] for p in parts.values()}) == 1 and (any(len(p) > 2 for p in parts.values()) or (notebooks > 1 and all(len(p) == 2 for p in parts.values()))):
-        parts = {f: p[1:] for f, p in parts.items()}
-    for top in sorted({p[0] for p in parts.values()}):
-        mine = {f: files[f] for f, p in parts.items() if p[0] == top}
-        yield _best(PurePosixPath(top).stem if len(mine) == 1 and top.endswith((".py", ".ipynb", ".zip")) else top, mine, wanted)
+    works = [p for f, p in parts.items() if f.lower().endswith(KINDS)] or list(parts.values())
+    notebooks = sum(p[-1].lower().endswith(".ipynb") for p in works)
+    if len({p[0] for p in works}) == 1 and (any(len(p) > 2 for p in works) or (notebooks > 1 and all(len(p) == 2 for p in works))):
+        parts = {f: p[1:] if p[0] == works[0][0] else p for f, p in parts.items()}
+    for top in sorted({p[0] for p in parts.values() if p}):
+        mine = {f: files[f] for f, p in parts.items() if p[:1] == (top,)}
+        if any(len(parts[f]) > 1 or f.endswith("/") for f in mine):
+            yield _best(top, mine, wanted)
+        elif top.lower().endswith(KINDS):
+            yield _best(PurePosixPath(top).stem, mine, wanted)
+        else:
+            yield Submission(top, problem=_of_no_kind(top))
 
 
 def _best(name: str, files: dict[str, bytes] | str, wanted: Sequence[str]) -> Submission:
@@ -207,7 +229,7 @@ def _best(name: str, files: dict[str, bytes] | str, wanted: Sequence[str]) -> Su
         if file.lower().endswith(".zip"):
             inner = _unzip(file, data)
             found.append(_best(name, inner if isinstance(inner, str) else {f: d for f, d in inner.items() if not f.lower().endswith(".zip")}, wanted))
-        else:
+        elif file.lower().endswith(KINDS):
             found.append(read_file(name, PurePosixPath(file).name, data))
     if not found:
         return Submission(name, problem="there is no .ipynb or .py in it")
