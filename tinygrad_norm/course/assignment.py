@@ -278,9 +278,9 @@ class Assignment:
         """The points of its tasks and questions together."""
         return sum(t.points for t in self.tasks.values()) + sum(q.points for q in self.questions)
 
-    def solution_cells(self, only: tuple[str, ...] = ()) -> list[str]:
-        """The solution's code, or that of some functions and what was given before them."""
-        return [c.solved for c in self.cells if c.kind == "given" or (c.kind == "task" and (not only or c.options["task"] in only))]
+    def solution_cells(self) -> list[str]:
+        """The solution's code, and what was given beside it."""
+        return [c.solved for c in self.cells if c.kind in ("given", "task")]
 
     def check(self, function: Callable[..., Any], hints: str = "full", seed: int = 0) -> Checked:
         """Checks a function in the process that it lives in: for a cell of a notebook, where it answers within a second.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
+import secrets
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -17,16 +19,18 @@ from ..kernel import available_threads
 from ..serialization import replacing
 from .assignment import Assignment, raced, time_limit, too_slow
 from .diagnosis import Finding, same
-from .judge import TaskResult, clean, judge, say_failure, say_where
+from .judge import TaskResult, clean, judge, outputs_of, say_failure, say_where
 from .numeric import COMPLEX_STEP, asked_of, complex_step, words_of
 from .sandbox import Limits, Worker, WorkerError
 from .submission import Submission
-from .task import Case, Task, Values
+from .task import Task
 from .worker import IDLE
 
 __all__ = ["OUTER_LIMIT", "Grading", "grade_all", "grade_one", "write_atomically"]
 
+LOOPS, ALL_LOOPS = 3.0, 20.0  # seconds for a cell with its loops and calls, and for all cells: what takes longer is loaded without them
 SLOW = 0.5  # seconds for two calls in a race
+BROKEN = ("took too long", "broke the worker")  # what to look at: the code did not come back
 OUTER_LIMIT = 300.0  # seconds for a whole submission
 FORMAT = 1  # of a student's JSON
 
@@ -58,63 +62,108 @@ class Grading:
 
 
 class _Session:
-    """A submission in a worker that is started again when it breaks."""
+    """A submission in a worker that is started again when it breaks, and the reference in another."""
 
     def __init__(self, grading: Grading, submission: Submission) -> None:
         self.grading, self.submission = grading, submission
         self.words = words_of(submission.cells)
         self.worker: Worker | None = None
-        self.injected: list[str] = []
+        self.reference: Worker | None = None
+        self.borrowed: list[str] = []
         self.functions: list[str] = []
         self.errors: list[dict[str, Any]] = []
+        self.without_loops: dict[int, WorkerError] = {}  # cells, by number, whose loops and calls are not run, and why
+        self.left_out: dict[int, WorkerError] = {}  # and those of which nothing is
         self.stop_at = time.monotonic() + OUTER_LIMIT
-        self.broken: str | None = None  # why the code cannot even be loaded
 
     def ready(self) -> Worker:
         """The worker, with the code loaded.
 
         Raises:
-            WorkerError: it cannot be.
+            WorkerError: it does not start, or there is no time left.
         """
-        if self.broken is not None:
-            raise WorkerError(self.broken, "loading")
-        if time.monotonic() > self.stop_at:
-            raise WorkerError("not run: the time for the whole submission was used up before", "time")
-        if self.worker is None:
-            self.worker = Worker(self.grading.mode, self.grading.limits, self.grading.packages)
+        while self.worker is None:
+            self.errors = []
+            self.worker = self._start(self._lend)
+            until = time.monotonic() + ALL_LOOPS
             try:
-                loaded = self.worker.load(self.submission.cells)
-                self.functions, self.errors = _strings(loaded.get("functions")), [e for e in (loaded.get("errors") or [])[:20] if isinstance(e, dict)]
-                if self.injected:
-                    self._inject(self.injected)
-            except (WorkerError, TypeError) as error:
-                self.broken = f"the code could not be loaded: {error}"
+                for number, cell in enumerate(self.submission.cells, 1):
+                    if time.monotonic() > until:
+                        self.without_loops.setdefault(number, WorkerError(f"the cells before it took {ALL_LOOPS:g} s", "time"))
+                    if number not in self.left_out:
+                        self._load(self.worker, number, cell)
+            except WorkerError:
                 self.close()
-                raise WorkerError(self.broken, "loading") from error
+                continue
+            if self.borrowed:
+                self.worker.borrow(self.borrowed)
         return self.worker
 
-    def inject(self, names: list[str]) -> None:
-        """Puts the reference's functions in the place of the student's."""
-        new = [n for n in names if n not in self.injected]
-        if new:
-            self.injected += new
-            if self.worker is None:
-                self.ready()
-            else:
-                self._inject(new)
+    def _start(self, lend: Callable[[dict[str, Any], float], dict[str, Any]] | None = None) -> Worker:
+        if time.monotonic() > self.stop_at:
+            raise WorkerError("not run: the time for the whole submission was used up before", "time")
+        return Worker(self.grading.mode, self.grading.limits, self.grading.packages, lend)
 
-    def _inject(self, names: list[str]) -> None:
-        assert self.worker is not None
-        self.worker.load(self.grading.assignment.solution_cells(tuple(names)), prefix="reference")
+    def _load(self, worker: Worker, number: int, cell: str) -> None:
+        """One cell; where it breaks the worker, the next worker runs less of it: first no loops and calls, then nothing."""
+        whole = number not in self.without_loops
+        try:
+            loaded = worker.load([cell], number, whole, min(LOOPS, worker.limits.call) if whole else None)
+        except WorkerError as error:
+            (self.without_loops if whole else self.left_out)[number] = error
+            raise
+        self.functions = _of_kind(str, loaded.get("functions"))
+        self.errors += _of_kind(dict, loaded.get("errors"))
+
+    def notes(self) -> list[str]:
+        """What became of the cells."""
+        return [
+            *(_cell_error(e) for e in self.errors[:20]),
+            *(f"cell {n}: its loops and calls were left out: {e.cause}" for n, e in self.without_loops.items() if n not in self.left_out),
+            *(_not_loaded(n, e) for n, e in self.left_out.items()),
+        ]
+
+    def borrow(self, names: list[str]) -> None:
+        """Puts the reference's functions in the place of the student's."""
+        self.borrowed += (new := [n for n in names if n not in self.borrowed])
+        if new:
+            self.ready().borrow(new)
+
+    def _lend(self, asked: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """What a function of the reference's returns, computed in the reference's worker: the student's sees no line of it."""
+        name = asked["asks"]
+        if name not in self.borrowed:
+            return {"error": f"{clean(name)} is not lent"}
+        try:
+            bound = inspect.signature(self.grading.assignment.tasks[name].reference).bind(*asked["args"], **asked["named"])
+            bound.apply_defaults()
+            answer = self.beside().call(name, list(bound.args), seconds)
+        except (TypeError, KeyError) as error:
+            return {"error": f"{name}: {clean(error)}"}
+        except WorkerError as error:
+            self.reference = None
+            return {"error": f"{name}: {error.cause}"}
+        if "error" in answer:
+            return {"error": f"{name}: {answer['error']['kind']}: {answer['error']['said']}"}
+        return {"result": answer["result"]}
+
+    def beside(self) -> Worker:
+        """A worker with the reference in it."""
+        if self.reference is None:
+            self.reference = self._start()
+            self.reference.load(self.grading.assignment.solution_cells(), whole=False)
+        return self.reference
 
     def close(self) -> None:
-        if self.worker is not None:
-            self.worker.stop()
-            self.worker = None
+        """Stops both."""
+        for worker in (self.worker, self.reference):
+            if worker is not None:
+                worker.stop()
+        self.worker = self.reference = None
 
 
-def _strings(value: Any) -> list[str]:
-    return [v for v in value if isinstance(v, str)] if isinstance(value, (list, tuple)) else []
+def _of_kind(kind: type, value: Any) -> list[Any]:
+    return [v for v in value if isinstance(v, kind)] if isinstance(value, (list, tuple)) else []
 
 
 # -- 1. One submission ----------------------------------------------------------------------------------------------------------------------
@@ -137,18 +186,19 @@ def grade_one(grading: Grading, submission: Submission) -> dict[str, Any]:
                 result = _grade_task(grading, session, task, right)
                 right[task.name] = result.right
                 results.append(result)
-            notes += [_cell_error(e) for e in session.errors]
+            notes += session.notes()
         except Exception as error:  # a fault of the grader's must cost nobody else anything
             attention = f"the grader failed on it: {type(error).__name__}: {error}"
             done = {r.name for r in results}
             results += [_nothing(t, Finding("not graded", attention)) for t in tasks if t.name not in done]
         finally:
             session.close()
+    broken = next((r.cause.said for r in results if r.cause and r.cause.key in BROKEN), None)
     return {
         "format": FORMAT, "key": grading.key(submission), "submission": submission.name, "assignment": grading.assignment.name,
         "title": grading.assignment.title, "score": round(sum(r.points for r in results), 4), "out_of": sum(t.points for t in tasks),
         "by_hand": sum(q.points for q in grading.assignment.questions), "mode": grading.mode, "official": grading.mode != "plain" and grading.hidden,
-        "seconds": round(time.monotonic() - start, 3), "needs_attention": attention, "notes": list(dict.fromkeys(notes)),
+        "seconds": round(time.monotonic() - start, 3), "needs_attention": attention or broken, "notes": list(dict.fromkeys(notes)),
         "tasks": [r.to_dict(grading.hints) for r in results],
         "questions": [
             {"name": q.name, "out_of": q.points, "text": q.text, "answer": submission.answers.get(q.name, "")} for q in grading.assignment.questions
@@ -158,6 +208,10 @@ def grade_one(grading: Grading, submission: Submission) -> dict[str, Any]:
 
 def _nothing(task: Task, cause: Finding) -> TaskResult:
     return TaskResult(task.name, 0.0, task.points, cause=cause)
+
+
+def _not_loaded(number: int, error: WorkerError) -> str:
+    return f"cell {number} could not be loaded: {error.cause}"
 
 
 def _cell_error(error: dict[str, Any]) -> str:
@@ -170,9 +224,9 @@ def _grade_task(grading: Grading, session: _Session, task: Task, right: dict[str
     try:
         worker = session.ready()
         if task.name not in session.functions:
-            return _nothing(task, Finding("not there", f"there is no function {task.name}{_why_missing(session)}"))
+            return _nothing(task, _missing(session, task.name))
         replaced = [n for n in task.uses if not right.get(n, False)]
-        session.inject(replaced)
+        session.borrow(replaced)
         answers = []
         for case in cases:
             answers.append(worker.call(task.name, task.arguments(case.values), left))
@@ -183,12 +237,10 @@ def _grade_task(grading: Grading, session: _Session, task: Task, right: dict[str
         result = judge(task, cases, answers)
     except WorkerError as error:
         session.close()
-        return _nothing(task, Finding("took too long" if error.kind == "time" else "broke the worker", f"{task.name}: {error.cause}"))
+        return _nothing(task, _stopped(task.name, error, error.cause))
     except (TypeError, AttributeError, KeyError, ValueError) as error:  # a reply that is a message but not an answer
         session.close()
         return _nothing(task, Finding("broke the worker", f"{task.name}: its reply is no answer ({type(error).__name__})"))
-    if session.injected:
-        result.printed = ""  # it could show the reference's code
     if replaced:
         result.notes.append(f"run on the reference's {', '.join(replaced)}")
     if asked_of(task, cases) and result.points and complex_step(task.name, session.words):
@@ -196,13 +248,21 @@ def _grade_task(grading: Grading, session: _Session, task: Task, right: dict[str
     if result.right_in_general and task.large is not None:
         result = _large(grading, session, task, result)
     if result.right and task.faster is not None:
-        result = _race(grading, session, task, result)
+        result = _race(session, task, result, task.arguments(task.faster.case(np.random.RandomState([grading.seed, 11]))))
     return result
 
 
-def _why_missing(session: _Session) -> str:
+def _stopped(name: str, error: WorkerError, said: str) -> Finding:
+    return Finding("took too long" if error.kind == "time" else "broke the worker", f"{name}: {said}")
+
+
+def _missing(session: _Session, name: str) -> Finding:
+    """Why a function is not there."""
+    for number, error in session.left_out.items():
+        if f"def {name}(" in session.submission.cells[number - 1]:
+            return _stopped(name, error, _not_loaded(number, error))
     wrong = (e for e in session.errors if e.get("kind") in ("SyntaxError", "IndentationError", "TabError"))
-    return next((f"; there is a {_cell_error(e)}" for e in wrong), "")
+    return Finding("not there", f"there is no function {name}" + next((f"; there is a {_cell_error(e)}" for e in wrong), ""))
 
 
 def _large(grading: Grading, session: _Session, task: Task, result: TaskResult) -> TaskResult:
@@ -223,38 +283,58 @@ def _large(grading: Grading, session: _Session, task: Task, result: TaskResult) 
     return result
 
 
-def _race(grading: Grading, session: _Session, task: Task, result: TaskResult) -> TaskResult:
-    """How fast it is, beside the reference in a worker of its own; what it costs to send the inputs is taken off. A race that is lost is run again."""
+class _WrongError(Exception):
+    """A timed call did not return what the reference's returns."""
+
+
+def _race(session: _Session, task: Task, result: TaskResult, args: list[Any]) -> TaskResult:
+    """How fast it is, beside the reference in a worker of its own; what it costs to send and to vary the inputs is taken off.
+
+    All that is returned in a race is compared: whoever leaves out a part of the work, knowing that it is only timed, is wrong. A race that is lost
+    is run again.
+    """
     race = task.faster
     assert race is not None
-    values = race.case(np.random.RandomState([grading.seed, 11]))
-    args = task.arguments(values)
-
-    def seconds(worker: Worker, name: str) -> tuple[float, dict[str, Any]]:
-        worker.call(name, args, task.seconds)  # warm, compiled
-        answers = [worker.call(name, args, task.seconds, repeat=2)]
-        repeat = race.repeat if answers[0]["seconds"] < SLOW else 2  # a loop in plain Python needs no second look
-        answers += [worker.call(name, args, task.seconds, repeat=repeat) for _ in range(3 if repeat > 2 else 0)]
-        idle = [worker.call(IDLE, args, task.seconds, repeat=repeat)["seconds"] for _ in range(3)]
-        best = min(a["seconds"] for a in answers[-3:])
-        return float(max(best - min(idle), 1e-6)) / repeat, {**answers[-1], "repeat": repeat}
-
     try:
-        mine, answer = seconds(session.ready(), task.name)
-        with Worker(grading.mode, grading.limits, grading.packages) as other:
-            other.load(grading.assignment.solution_cells())
-            theirs, _ = seconds(other, race.than or task.name)
-            if mine < theirs < race.factor * mine:
-                mine, theirs = min(mine, seconds(session.ready(), task.name)[0]), min(theirs, seconds(other, race.than or task.name)[0])
+        _lap(session, task, args, 2)  # what is compiled is compiled here
+        laps = [_lap(session, task, args, 2)]
+        if max(laps[0]) < SLOW:  # a loop in plain Python needs no second look
+            laps = [_lap(session, task, args, race.repeat) for _ in range(3)]
+            if 1 < _ratio(laps) < race.factor:
+                laps += [_lap(session, task, args, race.repeat) for _ in range(3)]
+    except _WrongError as error:
+        return result.no_points(Finding("wrong when it is timed", f"{task.name} is right on small inputs, but wrong when it is timed, on large ones{error}"))
     except WorkerError as error:
         session.close()
-        return result.no_points(Finding("broke the worker", f"{task.name}, timed: {error.cause}"))
-    last = {p: np.roll(a, 1 - answer["repeat"], 0) for p, a in zip(task.parameters, args) if isinstance(a, np.ndarray) and a.ndim > 1}
-    timed = Case("timed", Values({**values, **last}), rtol=1e-3, rtol32=1e-3)
-    again = judge(task, [timed], [{**answer, "inputs": task.arguments(timed.values)}])
-    if not again.right:
-        return result.no_points(Finding("wrong when it is timed", f"{task.name} is right on small inputs, but wrong when it is timed, on large ones"))
-    return raced(task, result, theirs / mine)
+        return result.no_points(_stopped(f"{task.name}, timed", error, error.cause))
+    return raced(task, result, _ratio(laps))
+
+
+def _lap(session: _Session, task: Task, args: list[Any], repeat: int) -> tuple[float, float, float]:
+    """Seconds that both take on the same new numbers, and that it takes to do nothing with them."""
+    assert task.faster is not None
+    seed = secrets.randbits(62)
+    mine = session.ready().race(task.name, args, repeat, seed, task.seconds)
+    theirs = session.beside().race(task.faster.than or task.name, args, repeat, seed, task.seconds)
+    if isinstance(mine.get("error"), dict):
+        raise _WrongError(f": {_cell_error(mine['error'])}")
+    if not _agree(task, _of_kind(object, mine.get("result")), theirs["result"]):
+        raise _WrongError
+    idle = min(session.beside().race(IDLE, args, repeat, seed, task.seconds)["seconds"] for _ in range(2))
+    return mine["seconds"], theirs["seconds"], idle
+
+
+def _agree(task: Task, got: list[Any], right: list[Any]) -> bool:
+    """Whether what all calls of a race returned, as `projected`, is the same, output by output."""
+    mine, theirs = [outputs_of(task, g) for g in got], [outputs_of(task, r) for r in right]
+    if len(mine) != len(theirs) or any(isinstance(m, str) or any(o.ndim for o in m) for m in mine):
+        return False
+    return all(same([m[k] for m in mine], [t[k] for t in theirs], 1e-3) for k in range(len(task.outputs)))
+
+
+def _ratio(laps: list[tuple[float, float, float]]) -> float:
+    mine, theirs, idle = map(min, zip(*laps))
+    return float(max(theirs - idle, 0.05 * theirs) / max(mine - idle, 0.05 * mine))  # less than a twentieth cannot be told from noise
 
 
 # -- 2. All of them ---------------------------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from .diagnosis import Finding, diagnose, matches, same
 from .numeric import lost_digits, no_digits, overflow
 from .task import Case, Output, Task
 
-__all__ = ["OutputResult", "TaskResult", "clean", "judge", "say_failure", "say_where"]
+__all__ = ["OutputResult", "TaskResult", "clean", "judge", "outputs_of", "say_failure", "say_where"]
 
 
 @dataclass
@@ -128,7 +128,7 @@ def judge(task: Task, cases: Sequence[Case], answers: Sequence[dict[str, Any]]) 
     expected = [task.expected(c.values) for c in cases]
     got: list[list[Any] | None] = []
     for case, answer, bad in zip(cases, answers, errors):
-        parts = None if bad else _outputs(task, answer.get("result"))
+        parts = None if bad else outputs_of(task, answer.get("result"))
         if isinstance(parts, str):
             return result.no_points(Finding("returned something else", parts))
         got.append(parts)
@@ -175,7 +175,7 @@ def _judge_output(task: Task, output: Output, cases: Sequence[Case], got: list[A
     return OutputResult(output.name, credit, diagnose(output, cases, got, right, tolerance), wrong)
 
 
-def _outputs(task: Task, result: Any) -> list[Any] | str:
+def outputs_of(task: Task, result: Any) -> list[Any] | str:
     """The outputs one by one as arrays; or what is wrong with their number."""
     names = [o.name for o in task.outputs]
     if isinstance(result, dict) and set(result) == set(names):

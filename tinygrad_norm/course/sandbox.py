@@ -23,6 +23,7 @@ import sys
 import sysconfig
 import tempfile
 import time
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,6 +123,7 @@ class Worker:
         mode: one of `MODES`.
         limits: what it may use.
         packages: what it may import beside the standard library.
+        lend: answers what a borrowed function asks, within so many seconds: {"asks": its name, "args", "named"} to {"result"} or {"error"}, a sentence.
     Raises:
         ValueError: another mode.
         ImportError: a package is not installed.
@@ -133,8 +135,14 @@ class Worker:
         ('f', 42)
     """
 
-    def __init__(self, mode: str, limits: Limits | None = None, packages: tuple[str, ...] = ("numpy",)) -> None:
-        self.mode, self.limits = mode, limits or Limits()
+    def __init__(
+        self,
+        mode: str,
+        limits: Limits | None = None,
+        packages: tuple[str, ...] = ("numpy",),
+        lend: Callable[[dict[str, Any], float], dict[str, Any]] | None = None,
+    ) -> None:
+        self.mode, self.limits, self.lend = mode, limits or Limits(), lend
         self._call = (0.0, 0.0, 0.0)  # of the call that is waited for: when it began, the processor time then, its seconds
         if mode not in MODES:
             raise ValueError(f"Worker: mode is {', '.join(MODES)}; got {mode!r}")
@@ -168,32 +176,48 @@ class Worker:
             said = self.stop()
             raise WorkerError(f"the worker does not start ({mode}): {said or error}") from error
 
-    def load(self, cells: list[str], prefix: str = "cell") -> dict[str, Any]:
-        """Runs the definitions of the cells; returns the names of the functions there, the errors, and what was printed."""
-        return self._ask({"do": "load", "cells": cells, "prefix": prefix}, self.limits.call)
+    def load(self, cells: list[str], first: int = 1, whole: bool = True, seconds: float | None = None) -> dict[str, Any]:
+        """Runs cells, or the definitions in them.
 
-    def call(self, name: str, args: list[Any], seconds: float | None = None, repeat: int = 1) -> dict[str, Any]:
+        Args:
+            cells: their code. first: number of the first one. whole: with the calls and loops that stand there.
+        Returns:
+            {"functions": the names of all that are there now, "errors": in these cells, "printed"}.
+        """
+        return self._ask({"do": "load", "cells": cells, "first": first, "whole": whole}, seconds)
+
+    def borrow(self, names: list[str]) -> None:
+        """Puts functions into the place of the student's, of which each call is answered by `lend`."""
+        self._ask({"do": "borrow", "names": names})
+
+    def call(self, name: str, args: list[Any], seconds: float | None = None) -> dict[str, Any]:
         """Calls a function.
 
         Returns:
             {"result", "inputs" as they are after it, "printed"} or {"error", "printed"}; and as seen from here how long it took:
             "seconds" on the clock, "spent" on the processor.
         """
-        start = time.monotonic()
-        answer = self._ask({"do": "call", "name": name, "args": args, "repeat": repeat}, self.limits.call if seconds is None else seconds)
-        answer["seconds"] = time.monotonic() - start
-        now = self.processor_time()
-        answer["spent"] = answer["seconds"] if now is None else now[0] - self._call[1]
-        return answer
+        return self._ask({"do": "call", "name": name, "args": args}, seconds)
 
-    def _ask(self, message: Any, seconds: float) -> dict[str, Any]:
-        deadline = time.monotonic() + seconds
-        self._call = (time.monotonic(), (self.processor_time() or (0.0, ""))[0], seconds)
+    def race(self, name: str, args: list[Any], repeat: int, seed: int, seconds: float | None = None) -> dict[str, Any]:
+        """Calls a function again and again, on numbers drawn from these arguments and a seed; "result" has `projected` results, all of them."""
+        return self._ask({"do": "race", "name": name, "args": args, "repeat": repeat, "seed": seed}, seconds)
+
+    def _ask(self, message: dict[str, Any], seconds: float | None = None) -> dict[str, Any]:
+        seconds = self.limits.call if seconds is None else seconds
+        start, used = time.monotonic(), (self.processor_time() or (0.0, ""))[0]
+        deadline, self._call = start + seconds, (start, used, seconds)
         self._write(encode(message), deadline)
         answer = self._answer(deadline)
+        while self.lend is not None and isinstance(answer, dict) and "asks" in answer:
+            self._write(encode(self.lend(answer, deadline - time.monotonic())), deadline)
+            answer = self._answer(deadline)
         if not isinstance(answer, dict):
             self.stop()
             raise WorkerError("the reply is not an answer", "forged")
+        answer["seconds"] = time.monotonic() - start
+        now = self.processor_time()
+        answer["spent"] = answer["seconds"] if now is None else now[0] - used
         return answer
 
     def _write(self, data: bytes, deadline: float) -> None:

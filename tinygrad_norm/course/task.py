@@ -67,9 +67,10 @@ class Output(NamedTuple):
 
 
 class Faster(NamedTuple):
-    """The function must be `factor` times as fast as the reference (or as `than`, a function of the reference) on `case`.
+    """The function must be `factor` times as fast as the reference (or as `than`, a function of the solution that returns the same) on `case`.
 
-    It is called `repeat` times in a row, so that sending the result does not count; and once before, so that compiling does not.
+    It is called `repeat` times in a row, each time with every float of the case multiplied by another number between ½ and 1, and all that it
+    returns is compared.
     """
 
     factor: float
@@ -91,7 +92,8 @@ class Task:
         slow: what to say of an answer that takes too long there: a key to count it by, and why; None: that it is a numeric derivative.
         float32: an answer computed in float32 is accepted.
         same_dtype: an answer has the dtype of the reference's.
-        uses: functions of earlier tasks that it may call; the reference's are put in their place where the student's own are wrong.
+        uses: functions of earlier tasks that it may call; the reference's are put in their place where the student's own are wrong. The grader
+            lends them: each call goes to another process, so that no code of the reference lies beside the student's (nor can numba compile it).
         faster: a race against the reference.
         packages: that it may import, beside NumPy.
         seconds: for one call.

@@ -16,7 +16,7 @@ import json
 import os
 import struct
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, BinaryIO
 
 DTYPES = ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8", "<c8", "<c16")
@@ -80,7 +80,7 @@ def _pack(value: Any, parts: list[bytes], size: list[int], depth: int) -> Any:
     data = array.tobytes(order)
     start, size[0] = size[0], size[0] + len(data)
     parts.append(data)
-    return {"a": [array.dtype.str, list(array.shape), start, order]}
+    return {"a": [array.dtype.str, list(array.shape), start, "number" if isinstance(value, np.generic) else order]}
 
 
 def decode(data: bytes) -> Any:
@@ -111,7 +111,7 @@ def _unpack(value: Any, data: memoryview, depth: int) -> Any:
     ((kind, inside),) = value.items()
     if kind == "a":
         dtype, shape, start, order = inside
-        if dtype not in DTYPES or order not in ("C", "F") or len(shape) > 16 or not all(type(n) is int and n >= 0 for n in [*shape, start]):
+        if dtype not in DTYPES or order not in ("C", "F", "number") or len(shape) > 16 or not all(type(n) is int and n >= 0 for n in [*shape, start]):
             raise ValueError("not a message: a false array")
         count = 1
         for n in shape:
@@ -119,7 +119,8 @@ def _unpack(value: Any, data: memoryview, depth: int) -> Any:
         stop = start + count * np.dtype(dtype).itemsize
         if stop > len(data):
             raise ValueError("not a message: an array longer than its bytes")
-        return np.frombuffer(data[start:stop], dtype=dtype).reshape(shape, order=order).copy("K")
+        array = np.frombuffer(data[start:stop], dtype=dtype)
+        return array.reshape(()).copy()[()] if order == "number" else array.reshape(shape, order=order).copy("K")
     if kind == "d":
         return {_unpack(k, data, depth + 1): _unpack(v, data, depth + 1) for k, v in inside}
     values = [_unpack(v, data, depth + 1) for v in inside]
@@ -318,8 +319,8 @@ def definitions(source: str) -> str:
     return source
 
 
-def run_cell(source: str, name: str, namespace: dict[str, Any]) -> None:
-    """Runs the imports, definitions and assignments of a cell: not what stands there to be looked at, calls and loops.
+def run_cell(source: str, name: str, namespace: dict[str, Any], whole: bool = False) -> None:
+    """Runs a cell; if not `whole`, its imports, definitions and assignments only: not what often stands there to be looked at, calls and loops.
 
     Raises:
         BaseException: the first error, after the rest of the cell was run as well.
@@ -329,7 +330,7 @@ def run_cell(source: str, name: str, namespace: dict[str, Any]) -> None:
     first: BaseException | None = None
     tree = ast.parse(definitions(source), name)
     for node in tree.body:
-        if isinstance(node, (ast.Expr, ast.For, ast.While, ast.Assert)):
+        if not whole and isinstance(node, (ast.Expr, ast.For, ast.While, ast.Assert)):
             continue
         try:
             exec(compile(ast.Module([node], []), name, "exec", dont_inherit=True), namespace)  # not this file's own `annotations`
@@ -340,43 +341,99 @@ def run_cell(source: str, name: str, namespace: dict[str, Any]) -> None:
 
 
 class _Student:
-    """The namespace in which a submission was run, and what became of its cells."""
+    """The namespace in which a submission was run."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: BinaryIO, sink: BinaryIO) -> None:
         import numpy as np
 
-        self.sources: dict[str, str] = {}
-        self.errors: list[dict[str, Any]] = []
+        self.source, self.sink = source, sink
+        self.cells: dict[str, str] = {}
         self.names: dict[str, Any] = {"__name__": "submission", "__builtins__": __builtins__, "np": np, "numpy": np}
+        self.last: Any = None  # what was returned in a race, for IDLE
 
-    def load(self, cells: list[str], prefix: str) -> dict[str, Any]:
-        for i, source in enumerate(cells):
-            name = f"{prefix} {i + 1}"
-            self.sources[name] = source
+    def load(self, cells: list[str], first: int, whole: bool) -> dict[str, Any]:
+        errors = []
+        for i, cell in enumerate(cells, first):
+            name = f"cell {i}"
+            self.cells[name] = cell
             try:
-                run_cell(source, name, self.names)
+                run_cell(cell, name, self.names, whole)
             except BaseException as error:
-                self.errors.append(say_error(error, self.sources))
-        return {"functions": [k for k, v in list(self.names.items()) if callable(v) and type(k) is str], "errors": self.errors[:20]}
+                errors.append(say_error(error, self.cells))
+        return {"functions": [k for k, v in list(self.names.items()) if callable(v) and type(k) is str], "errors": errors[:20]}
 
-    def call(self, name: str, args: list[Any], repeat: int = 1) -> dict[str, Any]:
-        import numpy as np
+    def borrow(self, names: list[str]) -> dict[str, Any]:
+        """Puts functions of the reference's into the place of the student's: each asks the grader, and no line of the reference is here."""
+        for name in names:
+            self.names[name] = self._borrowed(name)
+        return {}
 
-        function = None if name == IDLE else self.names.get(name)
-        if not callable(function) and name != IDLE:
+    def _borrowed(self, name: str) -> Callable[..., Any]:
+        def function(*args: Any, **named: Any) -> Any:
+            _send(self.sink, encode({"asks": name, "args": args, "named": named}))
+            answer = _receive(self.source)
+            if "error" in answer:
+                raise RuntimeError(answer["error"])
+            return answer["result"]
+
+        function.__name__ = function.__qualname__ = name
+        return function
+
+    def call(self, name: str, args: list[Any]) -> dict[str, Any]:
+        function = self.names.get(name)
+        if not callable(function):
             return {"error": {"kind": "missing", "said": f"there is no function {name}", "where": None, "line": None, "text": None}}
         try:
-            if repeat == 1:
-                return {"result": function(*args), "inputs": args}  # type: ignore[misc]
-            result: Any = None
-            turning = [isinstance(a, np.ndarray) and a.ndim > 1 for a in args]
-            twice = [np.concatenate([a, a]) if turns else a for a, turns in zip(args, turning)]
-            for k in range(repeat):  # each time on other numbers, so that nothing is gained by remembering: rows k, k + 1, …, k − 1
-                turned = [t[k % len(a) : k % len(a) + len(a)] if turns and len(a) else a for a, t, turns in zip(args, twice, turning)]
-                result = function(*turned) if callable(function) else None
-            return {"result": result, "inputs": []}
+            return {"result": function(*args), "inputs": args}
         except BaseException as error:
-            return {"error": say_error(error, self.sources)}
+            return {"error": say_error(error, self.cells)}
+
+    def race(self, name: str, args: list[Any], repeat: int, seed: int) -> dict[str, Any]:
+        """Calls it again and again, each time on other numbers; returns each result as `projected`.
+
+        Nothing is gained by knowing that this is a race: the seed is new, each result counts, and to give its number one must compute it.
+        """
+        function = None if name == IDLE else self.names.get(name)
+        weights: dict[Any, Any] = {}
+        results = []
+        try:
+            for other in other_numbers(args, repeat, seed):
+                if function is not None:
+                    self.last = function(*other)
+                results.append(projected(self.last, weights))
+            return {"result": results}
+        except BaseException as error:
+            return {"error": say_error(error, self.cells)}
+
+
+def other_numbers(args: list[Any], repeat: int, seed: int) -> Iterator[list[Any]]:
+    """The arguments, `repeat` times: each element of an array of floats is multiplied by another random number between ½ and 1."""
+    import numpy as np
+
+    rng = np.random.Generator(np.random.SFC64(seed))
+    arrays = {k: a for k, a in enumerate(args) if isinstance(a, np.ndarray) and a.dtype in (np.float32, np.float64)}
+    factors = {k: 0.5 + 0.5 * rng.random(2 * a.size, a.dtype) for k, a in arrays.items()}  # of which each time another part is taken: to draw takes long
+    other = [np.empty_like(a) if k in arrays else a for k, a in enumerate(args)]
+    for _ in range(repeat):
+        for k, a in arrays.items():
+            start = rng.integers(a.size + 1)
+            np.multiply(a, factors[k][start : start + a.size].reshape(a.shape), out=other[k])
+        yield other
+
+
+def projected(value: Any, weights: dict[Any, Any]) -> Any:
+    """A tree of arrays with one number for each: the sum of its elements, each times a random weight, so that it takes all of them to know it."""
+    import numpy as np
+
+    if isinstance(value, dict):
+        return {k: projected(v, weights) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return tuple(projected(v, weights) for v in value)
+    array = np.asarray(value).ravel()
+    size, kind = array.size, array.dtype if array.dtype.kind == "f" else np.dtype(float)
+    if (size, kind) not in weights:
+        weights[size, kind] = np.random.Generator(np.random.SFC64(size)).standard_normal(size).astype(kind)
+    return float(np.dot(weights[size, kind], array))
 
 
 def _stand_in() -> None:
@@ -427,14 +484,11 @@ def main() -> None:
     printed = _Printed()
     sys.stdout = sys.stderr = printed  # type: ignore[assignment]
     sys.stdin = open(os.devnull) if not settings["landlock"] else None  # type: ignore[assignment]  # noqa: SIM115
-    student = _Student()
+    student = _Student(source, sink)
     _send(sink, encode({"ready": done}))
     while True:
         message = _receive(source)
-        if message["do"] == "load":
-            answer = student.load(message["cells"], message["prefix"])
-        else:
-            answer = student.call(message["name"], message["args"], message["repeat"])
+        answer: dict[str, Any] = getattr(student, message.pop("do"))(**message)
         answer["printed"] = printed.take()[:PRINTED]
         try:
             data = encode(answer)
