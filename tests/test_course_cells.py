@@ -46,6 +46,12 @@ def test_what_loops_and_calls_of_a_cell_fill_is_there():
     assert result["score"] == 15 and result["notes"] == []
 
 
+def test_what_a_notebook_sets_and_shows_costs_nothing():
+    """As in a self-check, numpy's floating-point errors are not asked for: log(0) at an edge is right there."""
+    result = graded("a2", ["import warnings\nwarnings.simplefilter('error')\nnp.seterr(all='raise')\ndisplay(np.eye(2), 'an identity')", *solved("a2")])
+    assert all(t["right"] for t in result["tasks"]) and result["notes"] == []
+
+
 def test_a_cell_that_hangs_or_breaks_costs_nothing_but_itself(monkeypatch):
     """A loop, a computation in C that no signal ends, a crash, an exit: the definitions beside them are kept where they can be."""
     monkeypatch.setattr(grade_module, "LOOPS", 0.5)
