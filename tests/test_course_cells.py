@@ -38,7 +38,15 @@ def lines(result, task):
 
 # -- Loops and calls -------------------------------------------------------------------------------------------------------------------------
 
-TABLE = "TABLE = {}\nfor i in range(1, 9):\n    TABLE[i] = None\ndef fill(n):\n    TABLE[n] = tuple(range(n - 1))\nfor n in TABLE: fill(n)\nTABLE.update({0: ()})\nassert TABLE[0] == ()"
+TABLE = """TABLE = {}
+for i in range(1, 9):
+    TABLE[i] = None
+def fill(n):
+    TABLE[n] = tuple(range(n - 1))
+for n in TABLE: fill(n)
+TABLE.update({0: ()})
+assert TABLE[0] == ()
+"""
 
 
 def test_what_loops_and_calls_of_a_cell_fill_is_there():
@@ -48,7 +56,8 @@ def test_what_loops_and_calls_of_a_cell_fill_is_there():
 
 def test_what_a_notebook_sets_and_shows_costs_nothing():
     """As in a self-check, numpy's floating-point errors are not asked for: log(0) at an edge is right there."""
-    result = graded("a2", ["import warnings\nwarnings.simplefilter('error')\nnp.seterr(all='raise')\ndisplay(np.eye(2), 'an identity')", *solved("a2")])
+    sets = "import warnings\nwarnings.simplefilter('error')\nnp.seterr(all='raise')\ndisplay(np.eye(2), 'an identity')"
+    result = graded("a2", [sets, *solved("a2")])
     assert all(t["right"] for t in result["tasks"]) and result["notes"] == []
 
 
@@ -120,7 +129,8 @@ def test_no_line_of_the_reference_lies_beside_the_students_code():
 def test_the_line_that_is_said_to_be_wrong_is_the_students():
     result = graded("a0", a0("def tape_backward(graph, root, dy):\n    return op_backward('mul', dy, None, g=dy)"))
     said = lines(result, "tape_backward")
-    assert "RuntimeError: op_backward: TypeError: unsupported operand" in said and "(in cell 12, line 2: return op_backward('mul', dy, None, g=dy))" in said
+    assert "RuntimeError: op_backward: TypeError: unsupported operand" in said
+    assert "(in cell 12, line 2: return op_backward('mul', dy, None, g=dy))" in said
     result = graded("a0", a0("def tape_backward(graph, root, dy):\n    return op_backward('mul')"))
     assert "op_backward: missing a required argument: 'a'" in lines(result, "tape_backward")
 
@@ -180,8 +190,10 @@ SLOW = "import sys\nimport numpy as np\ndef slow(x):\n    s = 0.0\n    for v in 
 CHEATS = {
     "skips what the frame above says is not looked at": "def total(x):\n"
     "    up = sys._getframe(1).f_locals\n    return 0.0 if up.get('repeat', 1) - up.get('k', 0) > 1 else slow(x)",
-    "skips most calls on large inputs": "calls = []\ndef total(x):\n    if x.size > 100: calls.append(1)\n    return slow(x) if len(calls) % 8 in (0, 3) else 0.0",
-    "remembers what it returned for this shape": "seen = {}\ndef total(x):\n    if x.shape not in seen: seen[x.shape] = slow(x)\n    return seen[x.shape]",
+    "skips most calls on large inputs":
+        "calls = []\ndef total(x):\n    if x.size > 100: calls.append(1)\n    return slow(x) if len(calls) % 8 in (0, 3) else 0.0",
+    "remembers what it returned for this shape":
+        "seen = {}\ndef total(x):\n    if x.shape not in seen: seen[x.shape] = slow(x)\n    return seen[x.shape]",
     "remembers what it returned for these numbers, in any order": "seen = {}\ndef total(x):\n"
     "    k = float(np.abs(x).max())\n    if k not in seen: seen[k] = slow(x)\n    return seen[k]",
     "computes when asked": "class Later:\n    def __init__(self, x): self.x = x\n    def __array__(self, *a, **k): return np.array(slow(self.x))\n"

@@ -303,7 +303,8 @@ def _race(session: _Session, task: Task, result: TaskResult, args: list[Any]) ->
             if 1 < _ratio(laps) < race.factor:
                 laps += [_lap(session, task, args, race.repeat) for _ in range(3)]
     except _WrongError as error:
-        return result.no_points(Finding("wrong when it is timed", f"{task.name} is right on small inputs, but wrong when it is timed, on large ones{error}"))
+        said = f"{task.name} is right on small inputs, but wrong when it is timed, on large ones{error}"
+        return result.no_points(Finding("wrong when it is timed", said))
     except WorkerError as error:
         session.close()
         return result.no_points(_stopped(f"{task.name}, timed", error, error.cause))

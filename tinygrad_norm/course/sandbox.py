@@ -123,7 +123,7 @@ class Worker:
         mode: one of `MODES`.
         limits: what it may use.
         packages: what it may import beside the standard library.
-        lend: answers what a borrowed function asks, within so many seconds: {"asks": its name, "args", "named"} to {"result"} or {"error"}, a sentence.
+        lend: answers what a borrowed function asks, within so many seconds: {"asks": its name, "args", "named"} to {"result"} or {"error"}.
     Raises:
         ValueError: another mode.
         ImportError: a package is not installed.

@@ -412,7 +412,7 @@ def other_numbers(args: list[Any], repeat: int, seed: int) -> Iterator[list[Any]
 
     rng = np.random.Generator(np.random.SFC64(seed))
     arrays = {k: a for k, a in enumerate(args) if isinstance(a, np.ndarray) and a.dtype in (np.float32, np.float64)}
-    factors = {k: 0.5 + 0.5 * rng.random(2 * a.size, a.dtype) for k, a in arrays.items()}  # of which each time another part is taken: to draw takes long
+    factors = {k: 0.5 + 0.5 * rng.random(2 * a.size, a.dtype) for k, a in arrays.items()}  # each time another part of them: to draw takes long
     other = [np.empty_like(a) if k in arrays else a for k, a in enumerate(args)]
     for _ in range(repeat):
         for k, a in arrays.items():
