@@ -448,7 +448,7 @@ def test_grade(folder, tmp_path, capsys):
     assert main(["grade", str(folder), "--out", str(tmp_path / "out"), "--jobs", "0"]) == 2
 
 
-@pytest.mark.parametrize("places", [("grades", "grades", "again"), (".", ".")])
+@pytest.mark.parametrize("places", [("grades", "grades", "again"), (".", "."), (".", "grades")])
 def test_results_among_the_submissions_are_no_students(places, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "ada.py").write_text("\n".join(solved()))

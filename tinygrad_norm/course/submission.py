@@ -22,6 +22,7 @@ __all__ = ["Submission", "assignment_of", "find", "read_file"]
 LARGEST = 8 << 20  # bytes of one file; a notebook with pictures has less
 MOST = 2000  # files looked at in one folder or zip
 KINDS = (".ipynb", ".py", ".zip")
+WRITTEN = ("grades.csv", "class.json", "class.html", "class.txt", "students")  # into the folder of the results
 
 
 @dataclass
@@ -138,9 +139,12 @@ def _passed_over(name: str) -> bool:
 
 
 def _results(entry: Path, out: Path | None) -> bool:
-    """Whether grading wrote it: this time, or before into another folder."""
-    mine = () if out is None else (out.resolve(), out.resolve() / "students")
-    return entry.resolve() in mine or all((entry / name).exists() for name in ("grades.csv", "class.json", "students"))
+    """Whether grading wrote it: now, or before into another folder."""
+
+    def written(folder: Path) -> bool:
+        return (out is not None and folder.resolve() == out.resolve()) or all((folder / name).exists() for name in WRITTEN)
+
+    return written(entry) or (entry.name in WRITTEN and written(entry.parent))
 
 
 def _entry(path: Path, wanted: Sequence[str]) -> Iterator[Submission]:
