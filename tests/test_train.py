@@ -36,6 +36,31 @@ def test_the_console_script_is_there():
     assert (done.returncode, done.stdout) == (0, "Epoch [1/1], Loss: 0.7147, Accuracy: 50.00%\n")
 
 
+def test_a_reader_who_leaves_early_is_no_error():
+    command = [sys.executable, "-m", "tinygrad_norm", "train", "--epochs", "5000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline().startswith(b"Epoch [1/5000]")
+        process.stdout.close()  # as head -1 does
+        assert process.stderr.read() == b""
+    assert process.returncode == 141
+
+
+def test_what_the_terminal_cannot_show_ends_no_command():
+    done = run("course", "list", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert r"A0 \xb7 The tape" in done.stdout
+
+
+def test_parameters_are_saved_though_the_picture_fails(tmp_path, monkeypatch, capsys):
+    def fail(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("tinygrad_norm.cli.plot_history", fail)
+    assert main(["train", "--epochs", "1", "--plot", str(tmp_path / "a.png"), "--save", str(tmp_path / "a.npz")]) == 2
+    assert "no space left" in capsys.readouterr().err
+    assert "fc1.weight" in load(tmp_path / "a.npz")
+
+
 @pytest.mark.parametrize("norm", ["layer", "batch", "none"])
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum", "adam", "adamw"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

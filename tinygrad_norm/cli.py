@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import io
 import os
 import shlex
 import sys
@@ -166,8 +167,8 @@ def _experiment(args: argparse.Namespace) -> int:
         check_matplotlib()  # what is missing is said before the work, not after it
     results = run_norms(Grid(**grid), args.out, args.jobs)
     table = summarize(results)
-    print(table, end="")
     (Path(args.out) / "table.txt").write_text(table, encoding="utf-8")
+    print(table, end="")
     if not args.no_plot:
         for path in plot_norms(results, args.out):
             print(f"wrote {path}")
@@ -203,10 +204,10 @@ def _train(args: argparse.Namespace) -> int:
         else:
             result = train(**given, checkpoint=checkpoint)
             with stop_requests():  # what remains to be written is short
-                if plot is not None:
-                    plot_history(result.history, plot)
                 if file is not None:
                     save(result.model.state_dict(), file)
+                if plot is not None:
+                    plot_history(result.history, plot)
     except Interrupted as stop:
         files = [word for name, value in (("--save", file), ("--plot", plot)) if value for word in (name, value)]
         print(f"{stop}\ngo on with: {shlex.join(['tinygrad-norm', 'train', '--resume', str(stop.path), *files])}", file=sys.stderr)
@@ -221,10 +222,17 @@ def _course(args: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code: 0; 1 where a gradient does not hold; 2 where an argument is wrong."""
+    """Runs one command; returns the exit code: 0; 1 where a gradient does not hold; 2 where an argument is wrong; 128 and the signal's number."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a sign that its encoding lacks is written as on stderr, and ends no run
     args = _parser().parse_args(argv)
     try:
-        return int(args.run(args))
+        code = int(args.run(args))
+        print(end="", flush=True)
+        return code
+    except BrokenPipeError:  # who reads has seen enough, as head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes out at its end
+        return 141
     except (ValueError, TypeError, ImportError, OSError, RuntimeError, FloatingPointError) as error:
         what = f"{error.filename!r}: {error.strerror}" if isinstance(error, OSError) and error.filename and error.strerror else error
         print(f"tinygrad-norm {args.command}: error: {what}".replace("\n", " "), file=sys.stderr)
