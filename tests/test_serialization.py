@@ -23,6 +23,7 @@ import torch
 
 import tinygrad_norm as tg
 from tinygrad_norm import nn
+from tinygrad_norm.serialization import check_path
 
 ENDINGS = ["npz", "safetensors"]
 
@@ -150,6 +151,21 @@ def test_a_saved_file_has_the_usual_mode_and_a_link_stays_one(tmp_path):
     tg.save({"w": tg.zeros(2)}, tmp_path / "link.npz")
     assert (tmp_path / "link.npz").is_symlink()
     assert tg.load(tmp_path / "real.npz")["w"].tolist() == [0, 0]
+
+
+def test_where_nothing_can_be_written_is_known_before_the_work(tmp_path, monkeypatch):
+    link, file = tmp_path / "link.npz", tmp_path / "kept.npz"
+    link.symlink_to("gone/run.npz")
+    with pytest.raises(FileNotFoundError, match=r"no folder '.*gone' to write link\.npz to"):
+        check_path(link)
+    (tmp_path / "gone").mkdir()
+    assert check_path(link) == link
+    file.write_bytes(b"")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != file and access(path, mode))  # for root a file's mode says nothing
+    with pytest.raises(PermissionError, match=r"kept\.npz' may not be written to"):
+        check_path(file)
+    assert check_path(tmp_path / "new.npz") == tmp_path / "new.npz"
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -372,7 +388,7 @@ def test_wrong_arguments(tmp_path):
     ):  # fmt: skip
         with pytest.raises(TypeError, match=words):
             tg.save(wrong, tmp_path / "a.npz")
-    for wrong in ({"../a": tg.ones(1)}, {"": tg.ones(1)}, {"/a": tg.ones(1)}, {"a\n": tg.ones(1)}, {"tinygrad_norm": tg.ones(1)}):
+    for wrong in ({"../a": tg.ones(1)}, {"": tg.ones(1)}, {"/a": tg.ones(1)}, {"a\n": tg.ones(1)}, {"tinygrad_norm": tg.ones(1)}, {"__metadata__": tg.ones(1)}):
         with pytest.raises(ValueError, match="cannot be the name"):
             tg.save(wrong, tmp_path / "a.npz")
     with pytest.raises(ValueError, match=r"two tensors would be written as 'a\.b'"):

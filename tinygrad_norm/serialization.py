@@ -31,18 +31,22 @@ Array = np.ndarray[Any, Any]
 StrPath = str | os.PathLike[str]
 ENDINGS = (".npz", ".safetensors")
 STRUCTURE = "tinygrad_norm"  # the name of the JSON: a member of an NPZ, a key of a safetensors file's metadata
+RESERVED = (STRUCTURE, "__metadata__")  # safetensors' own
 MOST_INFLATED = 100  # an NPZ's arrays may take that many times the file's size, or 64 MiB
 
 
 def check_path(path: StrPath, endings: tuple[str, ...] = ENDINGS) -> Path:
     """The path, if a file of one of these endings can be written there; ValueError, OSError or ImportError otherwise."""
     place = _with_ending(path, endings)
-    if not place.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {str(place.parent)!r} to write {place.name} to")
+    folder = Path(os.path.realpath(place)).parent if place.is_symlink() else place.parent
+    if not folder.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(folder)!r} to write {place.name} to")
     if place.is_dir():
         raise IsADirectoryError(f"{str(place)!r} is a folder")
-    if not os.access(place.parent, os.W_OK):
-        raise PermissionError(f"the folder {str(place.parent)!r} may not be written to")
+    if not os.access(folder, os.W_OK):
+        raise PermissionError(f"the folder {str(folder)!r} may not be written to")
+    if place.exists() and not os.access(place, os.W_OK):
+        raise PermissionError(f"the file {str(place)!r} may not be written to")
     if place.suffix == ".safetensors":
         _safetensors()
     return place
@@ -118,8 +122,8 @@ def _take_apart(value: Any, path: str, arrays: dict[str, Array]) -> Any:
 def _check_name(name: str, op: str) -> None:
     """A name is only ever a key here, but other programs make files of it."""
     parts = name.replace("\\", "/").split("/")
-    if not name or name == STRUCTURE or ".." in parts or "" in parts or not name.isprintable() or ":" in parts[0]:
-        raise ValueError(f"{op}: {name!r} cannot be the name of a tensor: a name is printable, no path out of a folder, and not {STRUCTURE!r}")
+    if not name or name in RESERVED or ".." in parts or "" in parts or not name.isprintable() or ":" in parts[0]:
+        raise ValueError(f"{op}: {name!r} cannot be the name of a tensor: a name is printable, no path out of a folder, and not of {RESERVED}")
 
 
 @contextmanager
