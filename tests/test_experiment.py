@@ -130,6 +130,11 @@ def test_files_of_another_form_are_refused(tmp_path):
     with pytest.raises(ValueError, match="is no table of this experiment"):
         run_norms(TINY, tmp_path, progress=False)
     assert path.read_text() == "a,b\n1,2\n"
+    for unended in ("a,b\n1,2", "a,b"):  # as an editor may leave it: not taken for a line that was cut short
+        path.write_text(unended)
+        with pytest.raises(ValueError, match="is no table of this experiment"):
+            run_norms(TINY, tmp_path, progress=False)
+        assert path.read_text() == unended
     path.write_text(",".join(HEADER) + "\nnone,1,x\n")
     with pytest.raises(ValueError, match="line 2, is no row"):
         run_norms(TINY, tmp_path, progress=False)

@@ -207,12 +207,13 @@ def read_results(path: Path) -> Results:
     """
     raw = path.read_bytes()
     whole = raw[: raw.rfind(b"\n") + 1]
-    if len(whole) < len(raw):
+    rows = list(csv.reader(io.StringIO(whole.decode("utf-8", "replace"))))
+    first = ",".join(HEADER)
+    if rows[0] != HEADER if rows else not first.encode().startswith(raw):
+        raise ValueError(f"{path} is no table of this experiment: its first line should be {first}; choose another folder")
+    if len(whole) < len(raw):  # of a table of ours alone
         with path.open("r+b") as file:
             file.truncate(len(whole))
-    rows = list(csv.reader(io.StringIO(whole.decode("utf-8", "replace"))))
-    if rows and rows[0] != HEADER:
-        raise ValueError(f"{path} is no table of this experiment: its first line should be {','.join(HEADER)}; choose another folder")
     results: Results = {}
     for number, row in enumerate(rows[1:], 2):
         try:
