@@ -71,6 +71,20 @@ def test_modes_as_decorators(lib):
         assert with_(x).requires_grad
 
 
+@both
+def test_one_set_grad_enabled_is_used_again_and_again(lib):
+    off = lib.set_grad_enabled(False)
+    seen = []
+    for _ in range(2):
+        with off:
+            seen.append(lib.is_grad_enabled())
+        seen.append(lib.is_grad_enabled())
+    assert seen == [False, True, False, True]
+    functions = [off(lib.is_grad_enabled), off(lib.is_grad_enabled)]
+    assert [f() for f in functions] == [False, False]
+    assert lib.is_grad_enabled()
+
+
 def test_a_generator_is_not_decorated_silently():
     with pytest.raises(TypeError, match=r"cannot decorate the generator function numbers"):
 

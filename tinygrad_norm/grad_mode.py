@@ -98,6 +98,9 @@ class set_grad_enabled(_GradMode):  # noqa: N801
     def __enter__(self) -> None:
         mode.grad = self._wanted[0]  # what stood before was noted at the call
 
+    def __exit__(self, *exc: object) -> None:
+        mode.grad = self._before[0][0]  # and stays noted: one object may be entered, or decorate, again
+
     def __call__(self, function: F) -> F:
         self.__exit__()  # a decorated function is told when it is called, not where it is defined
         return super().__call__(function)
