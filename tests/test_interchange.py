@@ -1,5 +1,6 @@
 """What NumPy, torch and other processes see of a Tensor: its own memory, and never a gradient lost in silence."""
 
+import collections
 import copy
 import multiprocessing
 import pickle
@@ -11,6 +12,7 @@ import torch
 import tinygrad_norm as tg
 from tinygrad_norm import nn
 
+Pair = collections.namedtuple("Pair", "a b")
 KINDS = ["float32", "float64", "int64", "bool"]
 
 
@@ -69,6 +71,12 @@ def test_what_cannot_be_shared_is_refused():
     for odd in (torch.ones(2, dtype=torch.float16), torch.ones(2, dtype=torch.bfloat16), np.ones(2, np.int32), torch.ones(2, dtype=torch.complex64)):
         with pytest.raises(TypeError, match="expected float32, float64, int64 or bool"):
             tg.from_dlpack(odd)
+    backwards = tg.from_dlpack(np.arange(4.0)[::-1])  # torch ends the process at a negative stride
+    assert backwards.tolist() == [3, 2, 1, 0]
+    for export in (tg.Tensor.__dlpack__, tg.from_dlpack):
+        with pytest.raises(BufferError, match=r"negative stride.*clone\(\)"):
+            export(backwards)
+    assert torch.from_dlpack(backwards.clone()).tolist() == [3, 2, 1, 0]
     with pytest.raises(TypeError, match="got a list"):
         tg.from_dlpack([1.0])
     with pytest.raises(BufferError, match="on the CPU"):
@@ -86,6 +94,7 @@ LOSSES = {
     "np.concatenate": lambda: np.concatenate([t]),
     "np.concatenate nested": lambda: np.block([[ARRAY, t]]),
     "np.stack": lambda: np.stack((ARRAY, t)),
+    "np.stack of another sequence": lambda: np.stack(collections.deque([ARRAY, t])),
     "np.sum": lambda: np.sum(t),
     "np.mean": lambda: np.mean(t),
     "np.std": lambda: np.std(t),
@@ -123,6 +132,10 @@ def test_numpy_functions_take_tensors_without_a_gradient():
     assert np.std(u, ddof=1) == 1
     assert np.concatenate([u, ARRAY]).tolist() == [1, 2, 3, 4, 5, 6]
     assert np.array_equal(u, u)
+    for several in (collections.deque([u, ARRAY]), Pair(u, ARRAY), [Pair(u, u), Pair(u, u)]):  # whatever holds them
+        assert np.stack(several).tolist() == np.stack([np.asarray(one) for one in several]).tolist()
+    with pytest.raises(TypeError, match="sequence"):
+        np.concatenate({"u": u}.values())  # as with arrays
     assert (np.shape(t), np.ndim(t), np.size(t), np.shares_memory(t, u)) == ((3,), 1, 3, True)
     assert np.asarray(u, dtype=np.float64).dtype == np.float64
     assert not np.shares_memory(np.array(u, copy=True), u.numpy())

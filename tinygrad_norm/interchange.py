@@ -22,6 +22,7 @@ from .tensor import Tensor
 __all__ = ["array", "array_function", "dlpack", "dlpack_device", "from_dlpack"]
 
 Array = np.ndarray[Any, Any]
+NOTHING = np.empty(0)
 NO_NUMBERS = (np.shape, np.ndim, np.size, np.result_type, np.may_share_memory, np.shares_memory)  # nothing of theirs has a gradient
 
 
@@ -51,13 +52,16 @@ def array_function(self: Tensor, function: Callable[..., Any], types: Any, args:
             return type(value)(inside(item) for item in value)
         return value
 
-    return function(*inside(tuple(args)), **{name: inside(value) for name, value in kwargs.items()})
+    given = inside(tuple(args)), {name: inside(value) for name, value in kwargs.items()}
+    return np.ndarray.__array_function__(NOTHING, function, (), *given)  # the function itself: called by its name, it would ask a Tensor that is left
 
 
 def dlpack(self: Tensor, **options: Any) -> Any:
-    """Its memory as a DLPack capsule, for from_dlpack of torch, NumPy and others; BufferError where a gradient would be lost."""
+    """Its memory as a DLPack capsule, for from_dlpack of torch, NumPy and others; BufferError where a gradient would be lost, or a stride is negative."""
     if self.requires_grad:
         raise BufferError("Can't export tensors that require gradient, use tensor.detach()")
+    if any(stride < 0 for stride in self._data.strides):  # torch would not refuse it, but end the process
+        raise BufferError(f"Can't export tensors with a negative stride, got strides {self._data.strides}: use tensor.clone()")
     return self._data.__dlpack__(**{name: value for name, value in options.items() if value is not None})
 
 
