@@ -198,6 +198,21 @@ def test_html():
     assert tg.summary(MLP(10, 20, 2), 10)._repr_html_().count("<tr>") == 4
 
 
+def test_a_tensors_html_says_what_is_not_finite_and_never_warns():
+    assert "<p>min 1, mean 1.5, max 2, std 0.5 of the finite; <b>1 NaN</b></p>" in tg.tensor([1.0, 2.0, float("nan")])._repr_html_()
+    assert "<p>no finite value; <b>1 NaN, 1 infinite</b></p>" in tg.tensor([float("nan"), float("inf")])._repr_html_()
+    assert "std inf" in tg.tensor([1e308, -1e308], dtype=tg.float64)._repr_html_()
+
+
+def test_a_model_may_take_nothing():
+    class Constant(nn.Module):
+        def forward(self):
+            return tg.ones(2)
+
+    for nothing in ((), [], {}):
+        assert tg.summary(Constant(), input_data=nothing).rows[0].output_shape == (2,)
+
+
 def test_sizes_in_words():
     big = nn.Linear(1000, 1000)
     text = str(tg.summary(big, 1000))

@@ -79,8 +79,11 @@ def _spread(array: Any) -> str:
     if array.dtype.kind != "f":
         return f"min {array.min()}, max {array.max()}"
     finite = array[np.isfinite(array)].astype(np.float64)
-    words = f"min {finite.min():.4g}, mean {finite.mean():.4g}, max {finite.max():.4g}, std {finite.std():.4g}" if finite.size else "no finite value"
     lost = [f"{int(count)} {what}" for what, count in (("NaN", np.isnan(array).sum()), ("infinite", np.isinf(array).sum())) if count]
+    if not finite.size:
+        return f"no finite value; <b>{', '.join(lost)}</b>"
+    with np.errstate(over="ignore"):  # of a mean and a std near the largest number
+        words = f"min {finite.min():.4g}, mean {finite.mean():.4g}, max {finite.max():.4g}, std {finite.std():.4g}"
     return words + (f" of the finite; <b>{', '.join(lost)}</b>" if lost else "")
 
 

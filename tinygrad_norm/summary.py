@@ -282,7 +282,7 @@ def summary(model: Module, input_size: Any = None, *, input_data: Any = None, ba
         if batch_size is not None or dtypes is not None:
             raise TypeError("summary: batch_size and dtypes go with input_size; input_data has its own")
         kwargs = input_data if isinstance(input_data, Mapping) else {}
-        args = () if kwargs else tuple(input_data) if isinstance(input_data, (list, tuple)) else (input_data,)
+        args = () if kwargs is input_data else tuple(input_data) if isinstance(input_data, (list, tuple)) else (input_data,)
         runs = [_run(model, args, kwargs)]
     else:
         shapes = _input_shapes(input_size)
