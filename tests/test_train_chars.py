@@ -67,6 +67,13 @@ def test_a_resumed_run_is_an_unbroken_one(optimizer, ending, tmp_path):
     assert flatten(first) == flatten(second)
 
 
+def test_a_run_that_is_at_its_end_is_saved_too(tmp_path, capsys):
+    run, other = str(tmp_path / "run.npz"), str(tmp_path / "other.npz")
+    assert main(["train", "--task", "chars", *FLAGS, "--steps", "4", "--every", "4", "--save", run]) == 0
+    assert main(["train", "--resume", run, "--save", other]) == 0  # only its sample is left to do
+    assert flatten(load(other)) == flatten(load(run))
+
+
 def test_on_the_command_line(tmp_path, capsys):
     checkpoint = str(tmp_path / "run.npz")
     assert main(["train", "--task", "chars", "--norm", "post", *FLAGS, "--steps", "8", "--every", "4"]) == 0

@@ -312,9 +312,11 @@ def train_chars(
                     report(at.history[-1].text(steps))
                 if number % every == 0:
                     at.loss_sum, at.losses = 0.0, 0
-                if save is not None:
+                if save is not None and number < steps:
                     run.write(save)
             run.stop_if_asked()
+        if save is not None:  # also where a run that was resumed had no step left
+            run.write(save)
         written = ""
         if sample:
             for character in characters(model, sample, seed):
