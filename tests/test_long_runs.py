@@ -212,9 +212,9 @@ def test_the_command_survives_a_signal(number, save, tmp_path):
     first = [process.stdout.readline().decode() for _ in range(3)]
     process.send_signal(number)
     out, err = (stream.decode() for stream in process.communicate(timeout=120))
-    file = save[1] if save else "tinygrad-norm-unfinished.npz"
     assert process.returncode == 128 + number
-    assert os.listdir(tmp_path) == [file]
+    (file,) = os.listdir(tmp_path)
+    assert file == save[1] if save else re.fullmatch(r"tinygrad-norm-unfinished-\w+\.npz", file)
     quoted = f"'{file}'" if " " in file else file
     told = re.search(r"go on with: tinygrad-norm (train .*)", err)[1]
     assert told == f"train --resume {quoted}" + (f" --save {quoted}" if save else "")
@@ -225,6 +225,16 @@ def test_the_command_survives_a_signal(number, save, tmp_path):
     if save:
         back = tg.load(tmp_path / file)  # the parameters alone, now that it is finished
         assert {k: v.tolist() for k, v in back.items()} == {k: v.tolist() for k, v in unbroken.model.state_dict().items()}
+
+
+def test_two_interrupted_runs_in_one_folder_are_two_files(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(training, "check_finite", lambda *args: signal.raise_signal(signal.SIGINT))
+    for seed in ("1", "2"):
+        assert main(["train", "--seed", seed]) == 130
+    told = re.findall(r"--resume (\S+)", capsys.readouterr().err)
+    assert sorted(told) == sorted(os.listdir(tmp_path))
+    assert [read_checkpoint(file)["options"]["seed"] for file in told] == [1, 2]
 
 
 def test_what_cannot_be_resumed_says_why(tmp_path, monkeypatch, capsys):

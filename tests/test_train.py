@@ -129,6 +129,8 @@ def test_held_out_is_plotted_too(tmp_path):
         (["--epocs", "3"], "unrecognized arguments: --epocs 3: did you mean --epochs? (see tinygrad-norm train --help)"),
         (["10"], "tinygrad-norm train: error: unrecognized arguments: 10"),
         (["--lr", "0,1"], "expected a number, as 0.1 or 3e-4; got '0,1'"),
+        (["--hidden", "100000000000000000"], "Unable to allocate"),
+        (["--epochs", "99999999999999999999"], "too large"),
         (["--resume", "nothing.npz"], "error: 'nothing.npz': No such file or directory"),
         (["--resume", "notes.txt"], "must end with .npz or .safetensors; got 'notes.txt'"),
     ],

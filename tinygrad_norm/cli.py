@@ -31,7 +31,7 @@ TASKS = {
     "chars": _ALL | {"norm", "optimizer", "dtype", "steps", "every", "heads", "layers", "context", "dropout", "sample"},
     "delayed-sum": _ALL | {"steps", "every"},
 }
-UNFINISHED = "tinygrad-norm-unfinished.npz"  # where train without --save puts a run that is interrupted
+UNFINISHED = "tinygrad-norm-unfinished-{}.npz"  # where train without --save puts a run that is interrupted, each in a file of its own
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -192,7 +192,7 @@ def _train(args: argparse.Namespace) -> int:
     if plot is not None:
         check_matplotlib()
     given = {**before.get("options", {}), **given}
-    checkpoint = file or UNFINISHED
+    checkpoint = file or UNFINISHED.format(os.urandom(4).hex())
     if file is None and not os.access(os.curdir, os.W_OK):
         checkpoint = None
         print("tinygrad-norm train: this folder may not be written to, so a run that is interrupted is lost (--save FILE keeps it)", file=sys.stderr)
@@ -233,7 +233,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # who reads has seen enough, as head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python still writes out at its end
         return 141
-    except (ValueError, TypeError, ImportError, OSError, RuntimeError, FloatingPointError) as error:
+    except (ValueError, TypeError, ImportError, OSError, RuntimeError, ArithmeticError, MemoryError) as error:
         what = f"{error.filename!r}: {error.strerror}" if isinstance(error, OSError) and error.filename and error.strerror else error
         print(f"tinygrad-norm {args.command}: error: {what}".replace("\n", " "), file=sys.stderr)
         return 2
