@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from test_sources import TEN_LINES
 
@@ -49,6 +50,14 @@ def test_what_the_terminal_cannot_show_ends_no_command():
     done = run("course", "list", PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stderr) == (0, "")
     assert r"A0 \xb7 The tape" in done.stdout
+
+
+def test_numbers_of_numpy_are_numbers():
+    result = train(epochs=np.int64(1), hidden=np.int32(20), lr=np.float32(0.5), batch_size=np.int64(50), report=None)
+    assert result.history == train(epochs=1, hidden=20, lr=0.5, batch_size=50, report=None).history
+    for wrong in (np.float64(1.0), np.bool_(True), True, 1.0):
+        with pytest.raises(TypeError, match="epochs must be an integer"):
+            train(epochs=wrong, report=None)
 
 
 def test_parameters_are_saved_though_the_picture_fails(tmp_path, monkeypatch, capsys):

@@ -67,6 +67,13 @@ def test_a_resumed_run_is_an_unbroken_one(optimizer, ending, tmp_path):
     assert flatten(first) == flatten(second)
 
 
+def test_a_sample_that_cannot_be_drawn_is_refused():
+    model = CharTransformer(8, 2, 1, 16)
+    for wrong in ({"temperature": 0}, {"temperature": -1.0}, {"temperature": float("nan")}, {"prompt": ""}):
+        with pytest.raises(ValueError, match="a prompt of at least one character and a temperature above 0"):
+            next(characters(model, 5, **wrong))
+
+
 def test_a_run_that_is_at_its_end_is_saved_too(tmp_path, capsys):
     run, other = str(tmp_path / "run.npz"), str(tmp_path / "other.npz")
     assert main(["train", "--task", "chars", *FLAGS, "--steps", "4", "--every", "4", "--save", run]) == 0

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from . import creation as tg
 from . import nn, optim
 from .data import DataLoader, TensorDataset, load_digits
@@ -79,7 +81,8 @@ def check_choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
 
 def check_positive(name: str, value: Any, kind: type[int] | type[float] = int) -> None:
     """TypeError or ValueError unless value is a positive, finite number of that kind."""
-    if isinstance(value, bool) or not isinstance(value, (int, kind)):
+    whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not whole and not (kind is float and isinstance(value, (float, np.floating))):
         raise TypeError(f"{name} must be {'an integer' if kind is int else 'a number'}; got {type(value).__name__}")
     if not value > 0 or not math.isfinite(value):
         raise ValueError(f"{name} must be positive and finite; got {value}")
@@ -234,7 +237,7 @@ def train(
     criterion = nn.CrossEntropyLoss()
     step = make_optimizer(optimizer, model.parameters(), lr)
     x_train, y_train = train_set.tensors
-    loader = None if batch_size is None else DataLoader(train_set, batch_size=batch_size, shuffle=True)
+    loader = None if batch_size is None else DataLoader(train_set, batch_size=int(batch_size), shuffle=True)
     steps = epochs * (1 if loader is None else len(loader))
     options = {"data": data, "norm": norm, "optimizer": optimizer, "epochs": epochs, "lr": lr, "hidden": hidden, "batch_size": batch_size}
     options.update(dtype=kind.name, seed=seed)

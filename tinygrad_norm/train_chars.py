@@ -334,7 +334,12 @@ def characters(model: CharTransformer, length: int, seed: int = 0, prompt: str =
     """The prompt and `length` characters that the model writes after it, each drawn from softmax(logits/temperature).
 
     The numbers come from a stream of their own, so that looking at a sample does not change a training run.
+
+    Raises:
+        ValueError: an empty prompt, or a temperature that is not above 0.
     """
+    if not prompt or not temperature > 0:
+        raise ValueError(f"characters: expected a prompt of at least one character and a temperature above 0; got {prompt!r} and {temperature}")
     generator, context = Generator().manual_seed(seed), model.positions.max_len
     numbers = encode(prompt)
     was_training = model.training
