@@ -175,6 +175,15 @@ def test_interrupted_and_taken_up_again(tmp_path, how):
     assert (tmp_path / "table.txt").read_text() == second.stdout
 
 
+def test_a_script_without_its_guard_is_told_of_it(tmp_path):
+    script = tmp_path / "script.py"
+    call = f"run_norms(Grid(inits=('he',), lrs=(0.1,), depths=(1,), batch_sizes=(64,), seeds=(0,)), {str(tmp_path)!r}, jobs=1, progress=False)"
+    script.write_text(f"from tinygrad_norm.experiment import Grid, run_norms\n{call}\n")
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert 'under `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
+
+
 def test_workers_have_one_thread_and_the_environment_is_left_as_it_was(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("OPENBLAS_NUM_THREADS", raising=False)

@@ -30,6 +30,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
@@ -294,7 +295,7 @@ def run_norms(grid: Grid = DEFAULT, out: str | Path = "norms", jobs: int | None 
         progress: a bar on stderr, where tqdm is installed.
     Raises:
         ValueError: a grid that cannot be run; a results.csv of another form; another run at work in the folder.
-        ImportError: scikit-learn, which has the digits, is not installed.
+        ImportError: scikit-learn, which has the digits, is not installed. RuntimeError: a worker process has died.
     """
     check_grid(grid)
     if jobs is None:
@@ -315,7 +316,13 @@ def run_norms(grid: Grid = DEFAULT, out: str | Path = "norms", jobs: int | None 
                     _write(file, (*setting, *outcome))
                     tick()
 
-                _run_all(missing, jobs, keep)
+                try:
+                    _run_all(missing, jobs, keep)
+                except BrokenProcessPool:
+                    raise RuntimeError(
+                        "run_norms: a worker process has died. Each imports the script that calls run_norms, which must therefore be a file, with the call "
+                        'under `if __name__ == "__main__":`; where it is, memory may have run out (jobs=1 takes the least)'
+                    ) from None
     return {setting: results[setting] for setting in wanted}
 
 
