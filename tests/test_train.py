@@ -42,7 +42,7 @@ def test_a_reader_who_leaves_early_is_no_error():
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.readline().startswith(b"Epoch [1/5000]")
         process.stdout.close()  # as head -1 does
-        assert process.stderr.read() == b""
+        assert b"rror" not in process.stderr.read()  # a cold cache says there that it compiles
     assert process.returncode == 141
 
 
