@@ -220,30 +220,31 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
     return _finish(quiet.run((start + np.arange(int(count)) * step).astype, kind), requires_grad)
 
 
-def _like(input: Tensor, dtype: Any, op: str) -> tuple[Array, Any]:
+def _like(op: str, input: Tensor, dtype: Any, device: Any) -> tuple[Array, Any]:
     """An array with whose shape and order in memory one is to be made, and its element type."""
     check_tensor(input, op)
+    _check_device(device)
     return input._data, _kind(dtype, input.dtype)
 
 
-def zeros_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Zeros of input's shape and element type."""
-    return _finish(np.zeros_like(*_like(input, dtype, "zeros_like")), requires_grad)
+    return _finish(np.zeros_like(*_like("zeros_like", input, dtype, device)), requires_grad)
 
 
-def ones_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def ones_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Ones of input's shape and element type."""
-    return _finish(np.ones_like(*_like(input, dtype, "ones_like")), requires_grad)
+    return _finish(np.ones_like(*_like("ones_like", input, dtype, device)), requires_grad)
 
 
-def empty_like(input: Tensor, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def empty_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """Unfilled memory of input's shape and element type."""
-    return _finish(np.empty_like(*_like(input, dtype, "empty_like")), requires_grad)
+    return _finish(np.empty_like(*_like("empty_like", input, dtype, device)), requires_grad)
 
 
-def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """One number everywhere, in input's shape and element type."""
-    like, kind = _like(input, dtype, "full_like")
+    like, kind = _like("full_like", input, dtype, device)
     return _finish(np.full_like(like, full((), fill_value, dtype=kind)._data, kind), requires_grad)
 
 
@@ -346,25 +347,38 @@ def in_memory_order(array: Array, draw: Callable[[tuple[int, ...]], Any]) -> Any
     return draw(tuple(array.shape[axis] for axis in order)).transpose([order.index(axis) for axis in range(array.ndim)])
 
 
-def rand_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def rand_like(
+    input: Tensor, *, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """Uniform on [0, 1), in input's shape and element type."""
-    kind = _float_kind(_like(input, dtype, "rand_like")[1], "rand_like")
+    kind = _float_kind(_like("rand_like", input, dtype, device)[1], "rand_like")
     return _finish(in_memory_order(input._data, lambda shape: _stream(generator).uniform(shape, dtype=kind)), requires_grad)
 
 
-def randn_like(input: Tensor, *, generator: Generator | None = None, dtype: Any = None, requires_grad: bool = False) -> Tensor:
+def randn_like(
+    input: Tensor, *, generator: Generator | None = None, dtype: Any = None, device: Any = None, requires_grad: bool = False
+) -> Tensor:
     """Normal with mean 0 and deviation 1, in input's shape and element type."""
-    kind = _float_kind(_like(input, dtype, "randn_like")[1], "randn_like")
+    kind = _float_kind(_like("randn_like", input, dtype, device)[1], "randn_like")
     moved = [axis for axis in memory_order(input._data) if input._data.shape[axis] != 1]
     in_pairs = moved != sorted(moved)
     return _finish(in_memory_order(input._data, lambda shape: _stream(generator).normal(shape, dtype=kind, in_pairs=in_pairs)), requires_grad)
 
 
-def randint_like(input: Tensor, low: int, high: int | None = None, *, generator: Generator | None = None, dtype: Any = None) -> Tensor:
+def randint_like(
+    input: Tensor,
+    low: int,
+    high: int | None = None,
+    *,
+    generator: Generator | None = None,
+    dtype: Any = None,
+    device: Any = None,
+    requires_grad: bool = False,
+) -> Tensor:
     """Integers of [low, high), in input's shape and element type."""
     low, high = (0, low) if high is None else (low, high)
-    kind = _like(input, dtype, "randint_like")[1]
-    return Tensor(in_memory_order(input._data, lambda shape: randint(low, high, shape, generator=generator, dtype=kind)._data))
+    kind = _like("randint_like", input, dtype, device)[1]
+    return _finish(in_memory_order(input._data, lambda shape: randint(low, high, shape, generator=generator, dtype=kind)._data), requires_grad)
 
 
 def bernoulli(input: Tensor, *, generator: Generator | None = None) -> Tensor:

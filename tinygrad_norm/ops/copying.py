@@ -144,10 +144,10 @@ def zero_(input: Tensor) -> Tensor:
     return write_in_place(input, Zero.apply, 0)
 
 
-def copy_(input: Tensor, source: Tensor) -> Tensor:
-    """input ← source, broadcast and converted to input's element type."""
+def copy_(input: Tensor, other: Tensor) -> Tensor:
+    """input ← other, broadcast and converted to input's element type."""
     check_tensor(input, "copy_")
-    check_tensor(source, "copy_")
-    if broadcast_shape("copy_", input._data.shape, source._data.shape) != input._data.shape:
-        raise RuntimeError(f"copy_: a tensor of shape {list(source.shape)} cannot be broadcast to {list(input.shape)}, the tensor written to")
-    return write_in_place(input, Copy.apply, source)
+    check_tensor(other, "copy_")
+    if broadcast_shape("copy_", input._data.shape, other._data.shape) != input._data.shape:
+        raise RuntimeError(f"copy_: a tensor of shape {list(other.shape)} cannot be broadcast to {list(input.shape)}, the tensor written to")
+    return write_in_place(input, Copy.apply, other)

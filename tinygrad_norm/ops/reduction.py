@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..dtype import as_dtype
 from ..function import Function
 from ..quiet import quiet
 from ..tensor import Tensor
 from .arithmetic import maximum, minimum, select
-from .operands import as_array, check_tensor, constant, floating, sum_over
+from .operands import as_array, cast, check_tensor, constant, floating, sum_over
 
 Array = np.ndarray[Any, Any]
 Axes = tuple[int, ...]
@@ -242,29 +243,40 @@ def _float_only(op: str, x: Tensor) -> None:
         raise RuntimeError(f"{op}(): could not infer output dtype. Input dtype must be a floating point dtype; got {x.dtype}: use .float()")
 
 
-def sum(input: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:
-    """Σ over dim; of bool and int64 an int64.
+def _converted(op: str, input: Tensor, dtype: Any) -> Tensor:
+    """The input, converted where a dtype is given."""
+    check_tensor(input, op)
+    return input if dtype is None else cast(input, as_dtype(dtype).numpy)
+
+
+def sum(
+    input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None, axis: Dim = None, keepdims: bool | None = None
+) -> Tensor:
+    """Σ over dim; of bool and int64 an int64, unless a dtype, to which the input is converted first, says otherwise.
 
     Example:
         >>> import tinygrad_norm as tg
         >>> tg.ones(2, 3).sum(dim=1)
         tensor([3., 3.])
     """
-    check_tensor(input, "sum")
+    x = _converted("sum", input, dtype)
     name = "SumBackward0" if dim is None and axis is None else "SumBackward1"
-    out: Tensor = Sum.apply(input, axes=axes_of(input, dim, axis), keep=_keep(keepdim, keepdims), name=name)
-    return out
+    out: Tensor = Sum.apply(x, axes=axes_of(x, dim, axis), keep=_keep(keepdim, keepdims), name=name)
+    return out if dtype is None else _converted("sum", out, dtype)  # of bool NumPy's sum is an integer
 
 
-def mean(input: Tensor, dim: Dim = None, keepdim: bool = False, *, axis: Dim = None, keepdims: bool | None = None) -> Tensor:
-    """The mean over dim; NaN of nothing.
+def mean(
+    input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: Any = None, axis: Dim = None, keepdims: bool | None = None
+) -> Tensor:
+    """The mean over dim, after a conversion to dtype where one is given; NaN of nothing.
 
     Raises:
         RuntimeError: integers or bool.
     """
-    _float_only("mean", input)
+    x = _converted("mean", input, dtype)
+    _float_only("mean", x)
     name = "MeanBackward0" if dim is None and axis is None else "MeanBackward1"
-    out: Tensor = Mean.apply(input, axes=axes_of(input, dim, axis), keep=_keep(keepdim, keepdims), name=name)
+    out: Tensor = Mean.apply(x, axes=axes_of(x, dim, axis), keep=_keep(keepdim, keepdims), name=name)
     return out
 
 

@@ -127,8 +127,10 @@ def _several(value: Any) -> TypeGuard[Sequence[Any]]:
     return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
 
 
-def _lengths(op: str, shape: tuple[Any, ...]) -> tuple[int, ...]:
-    """reshape(2, 3) and reshape((2, 3)) alike."""
+def _lengths(op: str, shape: tuple[Any, ...], named: Any = None) -> tuple[int, ...]:
+    """reshape(2, 3), reshape((2, 3)) and reshape(shape=(2, 3)) alike."""
+    if named is not None:
+        shape = (*shape, named)
     if len(shape) == 1 and _several(shape[0]):
         shape = tuple(shape[0])
     try:
@@ -155,7 +157,7 @@ def _resolve(op: str, x: Tensor, shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def reshape(input: Tensor, *shape: Any) -> Tensor:
+def reshape(input: Tensor, *lengths: Any, shape: Any = None) -> Tensor:
     """The same elements in another shape: a view where memory allows, else a copy; one length may be -1.
 
     Example:
@@ -165,7 +167,7 @@ def reshape(input: Tensor, *shape: Any) -> Tensor:
                 [3, 4, 5]])
     """
     check_tensor(input, "reshape")
-    return _reshape(input, _resolve("reshape", input, _lengths("reshape", shape)))
+    return _reshape(input, _resolve("reshape", input, _lengths("reshape", lengths, shape)))
 
 
 def _reshape(input: Tensor, shape: tuple[int, ...], name: str = "ViewBackward0") -> Tensor:
@@ -173,18 +175,18 @@ def _reshape(input: Tensor, shape: tuple[int, ...], name: str = "ViewBackward0")
     return out
 
 
-def view(input: Tensor, *shape: Any) -> Tensor:
+def view(input: Tensor, *lengths: Any, size: Any = None) -> Tensor:
     """As reshape, but never a copy.
 
     Raises:
         RuntimeError: the memory cannot be seen in that shape.
     """
     check_tensor(input, "view")
-    lengths = _resolve("view", input, _lengths("view", shape))
-    out = _reshape(input, lengths)
+    shape = _resolve("view", input, _lengths("view", lengths, size))
+    out = _reshape(input, shape)
     if out._base is None:  # it had to be copied
         raise RuntimeError(
-            f"view size is not compatible with input tensor's size and stride ({list(input.shape)} seen as {list(lengths)}; at least one "
+            f"view size is not compatible with input tensor's size and stride ({list(input.shape)} seen as {list(shape)}; at least one "
             "dimension spans across two contiguous subspaces). Use .reshape(...) instead."
         )
     return out
@@ -201,15 +203,18 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     return _reshape(input, (*shape[:first], math.prod(shape[first : last + 1]), *shape[last + 1 :]))
 
 
-def permute(input: Tensor, *dims: Any) -> Tensor:
+def permute(input: Tensor, *order: Any, dims: Any = None) -> Tensor:
     """The axes in the given order."""
     check_tensor(input, "permute")
-    order = dims[0] if len(dims) == 1 and _several(dims[0]) else dims
+    if dims is not None:
+        order = (*order, dims)
+    if len(order) == 1 and _several(order[0]):
+        order = tuple(order[0])
     if len(order) != input._data.ndim:
-        raise RuntimeError(f"permute: number of dims ({len(order)}) must be the number of the tensor's axes ({input._data.ndim}): {tuple(order)}")
+        raise RuntimeError(f"permute: number of dims ({len(order)}) must be the number of the tensor's axes ({input._data.ndim}): {order}")
     found = tuple(one_axis(d, input._data.ndim) for d in order)
     if len(set(found)) < len(found):
-        raise RuntimeError(f"permute: duplicate dims are not allowed: {tuple(order)}")
+        raise RuntimeError(f"permute: duplicate dims are not allowed: {order}")
     out: Tensor = Permute.apply(input, order=found)
     return out
 
@@ -250,27 +255,27 @@ def unsqueeze(input: Tensor, dim: int) -> Tensor:
     return _reshape(input, (*shape[:at], 1, *shape[at:]), "UnsqueezeBackward0")
 
 
-def expand(input: Tensor, *shape: Any) -> Tensor:
+def expand(input: Tensor, *lengths: Any, size: Any = None) -> Tensor:
     """Axes of length 1 repeated to the given lengths, without a copy; -1 keeps a length; new axes may stand in front."""
     check_tensor(input, "expand")
-    lengths = _lengths("expand", shape)
+    shape = _lengths("expand", lengths, size)
     old = input._data.shape
-    lead = len(lengths) - len(old)
+    lead = len(shape) - len(old)
     if lead < 0:
         raise RuntimeError(
-            f"expand: the number of sizes provided ({len(lengths)}) must be greater or equal to the number of dimensions in the tensor ({len(old)})"
+            f"expand: the number of sizes provided ({len(shape)}) must be greater or equal to the number of dimensions in the tensor ({len(old)})"
         )
     new = []
-    for i, n in enumerate(lengths):
+    for i, n in enumerate(shape):
         had = old[i - lead] if i >= lead else None
         if n == -1 and had is None:
             raise RuntimeError(f"The expanded size of the tensor (-1) isn't allowed in a leading, non-existing dimension {i}")
         if n < -1:
-            raise RuntimeError(f"expand: lengths are 0 or more, or -1 to keep one; got {list(lengths)}")
+            raise RuntimeError(f"expand: lengths are 0 or more, or -1 to keep one; got {list(shape)}")
         if had not in (None, 1, n) and n != -1:
             raise RuntimeError(
                 f"The expanded size of the tensor ({n}) must match the existing size ({had}) at non-singleton dimension {i}. "
-                f"Target sizes: {list(lengths)}. Tensor sizes: {list(old)}"
+                f"Target sizes: {list(shape)}. Tensor sizes: {list(old)}"
             )
         new.append(had if n == -1 else n)
     out: Tensor = Expand.apply(input, shape=tuple(new))
