@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from . import random as stream
 from .dtype import Size, as_dtype, float32, from_numpy_dtype, int64
 from .dtype import dtype as dtype_class
 from .ops.copying import copy_
-from .ops.operands import check_tensor, fitted
+from .ops.operands import check_tensor, copy_order, fitted
 from .quiet import quiet
 from .random import Generator
 from .tensor import Tensor, check_writable
@@ -220,11 +220,11 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
     return _finish(quiet.run((start + np.arange(int(count)) * step).astype, kind), requires_grad)
 
 
-def _like(op: str, input: Tensor, dtype: Any, device: Any) -> tuple[Array, Any]:
-    """An array with whose shape and order in memory one is to be made, and its element type."""
+def _like(op: str, input: Tensor, dtype: Any, device: Any) -> tuple[Array, Any, Literal["C", "K"]]:
+    """An array in whose shape one is to be made, its element type and its order in memory."""
     check_tensor(input, op)
     _check_device(device)
-    return input._data, _kind(dtype, input.dtype)
+    return input._data, _kind(dtype, input.dtype), copy_order(input._data)
 
 
 def zeros_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
@@ -244,8 +244,8 @@ def empty_like(input: Tensor, *, dtype: Any = None, device: Any = None, requires
 
 def full_like(input: Tensor, fill_value: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """One number everywhere, in input's shape and element type."""
-    like, kind = _like("full_like", input, dtype, device)
-    return _finish(np.full_like(like, full((), fill_value, dtype=kind)._data, kind), requires_grad)
+    like, kind, order = _like("full_like", input, dtype, device)
+    return _finish(np.full_like(like, full((), fill_value, dtype=kind)._data, kind, order), requires_grad)
 
 
 # -- The random stream: the same seed gives torch's numbers (random.py) ----------------------------------------------------------------

@@ -432,6 +432,11 @@ def ready(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return x if x.flags.carray else np.require(x, requirements=["C", "A", "W"])
 
 
+def as_it_lies(x: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """x itself where kernels can take it, else a dense copy in the order of its memory, whose ravel("K") they can."""
+    return x if x.flags.carray else np.positive(x)
+
+
 KERNELS: list[Kernel] = []  # every kernel of the package, for the tests and the bench
 
 

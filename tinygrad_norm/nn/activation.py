@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from ..function import Function
-from ..kernel import device, kernel, prange, ready
+from ..kernel import as_it_lies, device, kernel, prange, ready
 from ..ops.arithmetic import select
 from ..ops.operands import as_array, check_tensor
 from ..ops.unary import erf, sigmoid, tanh
@@ -72,8 +72,9 @@ class ReLUFunction(Function):
     fresh_gradients = True
 
     def forward(self, x: Array) -> Array:
-        y = np.empty(x.shape, x.dtype)
-        relu_forward[x.size](ready(x).ravel(), y.ravel())
+        x = as_it_lies(x)
+        y = np.empty_like(x)
+        relu_forward[x.size](x.ravel("K"), y.ravel("K"))
         self.save_for_backward(y)
         return y
 
@@ -171,9 +172,10 @@ class GELUFunction(Function):
     fresh_gradients = True
 
     def forward(self, x: Array) -> Array:
-        y = np.empty(x.shape, x.dtype)
-        gelu_forward[2 * EXP_WORK * x.size](ready(x).reshape(-1), is_double(x), y.reshape(-1))
         self.save_for_backward(x)
+        x = as_it_lies(x)
+        y = np.empty_like(x)
+        gelu_forward[2 * EXP_WORK * x.size](x.ravel("K"), is_double(x), y.ravel("K"))
         return y
 
     def backward(self, dy: Any) -> Any:
@@ -248,9 +250,10 @@ class SiLUFunction(Function):
     fresh_gradients = True
 
     def forward(self, x: Array) -> Array:
-        y = np.empty(x.shape, x.dtype)
-        silu_forward[EXP_WORK * x.size](ready(x).reshape(-1), is_double(x), y.reshape(-1))
         self.save_for_backward(x)
+        x = as_it_lies(x)
+        y = np.empty_like(x)
+        silu_forward[EXP_WORK * x.size](x.ravel("K"), is_double(x), y.ravel("K"))
         return y
 
     def backward(self, dy: Any) -> Any:

@@ -11,7 +11,7 @@ from ..dtype import bool_ as bool_dtype
 from ..function import Function
 from ..quiet import quiet
 from ..tensor import Tensor, write_in_place
-from .operands import broadcast_shape, cast, check_tensor, fitted, sum_to, zeros_like
+from .operands import broadcast_shape, cast, check_tensor, copy_order, fitted, sum_to, zeros_like
 
 Array = np.ndarray[Any, Any]
 
@@ -21,8 +21,8 @@ class Clone(Function):
 
     name = "CloneBackward0"
 
-    def forward(self, x: Array, *, order: Literal["C", "K"] = "K") -> Array:
-        return np.array(x, order=order)
+    def forward(self, x: Array, *, order: Literal["C", "K"] | None = None) -> Array:
+        return np.array(x, order=order or copy_order(x))
 
     def backward(self, g: Any) -> Any:
         return g

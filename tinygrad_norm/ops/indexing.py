@@ -37,7 +37,7 @@ class GetItem(Function):
 
     def forward(self, x: Array, *, key: Key, name: str) -> Any:
         self.shape, self.key, self.name = x.shape, key, name
-        return x[key]
+        return np.asarray(x[key], order="C") if name.startswith("Index") else x[key]  # NumPy lays out what it picks as it comes by it
 
     def backward(self, g: Any) -> Any:
         return Put.on(g, shape=self.shape, key=self.key)
@@ -127,8 +127,8 @@ class MaskedFill(Function):
 _PARTS = (list, tuple, range, slice, Tensor, np.ndarray)  # a list with one of these in it is meant as a tuple
 
 
-def _keys(x: Tensor, key: Any) -> tuple[list[Key], str]:
-    """The one or two keys for NumPy, with torch's errors, and the name torch gives the node."""
+def _keys(x: Tensor, key: Any) -> tuple[list[Key], list[str]]:
+    """The one or two keys for NumPy, with torch's errors, and the names torch gives their nodes."""
     if isinstance(key, list) and len(key) < 32 and any(k is None or k is Ellipsis or isinstance(k, _PARTS) for k in key):
         key = tuple(key)  # as in torch: x[[[0, 1], [1, 0]]] is x[[0, 1], [1, 0]]
     parts = key if isinstance(key, tuple) else (key,)
@@ -189,10 +189,11 @@ def _keys(x: Tensor, key: Any) -> tuple[list[Key], str]:
     if Ellipsis not in basic:
         basic.append(Ellipsis)  # with ... NumPy gives a 0-d view where it would give a scalar
     if not any(isinstance(k, np.ndarray) for k in fancy):
-        return [tuple(basic)], name
+        return [tuple(basic)], [name]
     _broadcast_together([k for k in fancy if isinstance(k, np.ndarray)])
-    first = [] if all(isinstance(k, slice) and k == slice(None) for k in basic[:-1]) and basic[-1] is Ellipsis else [tuple(basic)]
-    return [*first, tuple(fancy)], "IndexBackward0"
+    if all(isinstance(k, slice) and k == slice(None) for k in basic[:-1]) and basic[-1] is Ellipsis:
+        return [tuple(fancy)], ["IndexBackward0"]
+    return [tuple(basic), tuple(fancy)], [name, "IndexBackward0"]
 
 
 def _index_array(k: Any) -> Array:
@@ -233,8 +234,7 @@ def _in_bounds(index: Array, n: int, axis: int) -> None:
 
 def getitem(input: Tensor, key: Any) -> Tensor:
     """x[key]: a view for integers, slices, None and ...; a copy for integer and bool tensors."""
-    keys, name = _keys(input, key)
-    for k in keys:
+    for k, name in zip(*_keys(input, key)):
         input = GetItem.apply(input, key=k, name=name)
     return input
 

@@ -7,7 +7,7 @@ types differ they are promoted (dtype.py), and the gradient goes back in each in
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -130,13 +130,18 @@ def with_number(op: str, a: Tensor, b: Any, float_result: bool) -> tuple[Tensor,
     return cast(a, kind), number
 
 
+def copy_order(x: Array) -> Literal["C", "K"]:
+    """A copy lies in memory as x does; one of an expanded tensor, whose repeated elements have no order there, in that of its indices."""
+    return "C" if 0 in x.strides else "K"
+
+
 class Cast(Function):
     """Another element type; the gradient comes back in the first one (the walk sees to it)."""
 
     name = "ToCopyBackward0"
 
     def forward(self, x: Array, *, kind: Any) -> Any:
-        return quiet.run(x.astype, kind)
+        return quiet.run(x.astype, kind, copy_order(x))
 
     def backward(self, g: Any) -> Any:
         return g

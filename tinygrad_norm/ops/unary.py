@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..function import Function
-from ..kernel import kernel, prange
+from ..kernel import as_it_lies, kernel, prange
 from ..quiet import quiet
 from ..tensor import Tensor
 from .arithmetic import select
@@ -153,8 +153,9 @@ class Erf(Function):
 
     def forward(self, x: Array) -> Array:
         self.save_for_backward(x)
-        y = np.empty(x.shape, x.dtype)
-        erf_kernel[8 * x.size](np.ascontiguousarray(x).reshape(-1), y.reshape(-1))  # 8: about the work of eight sums
+        x = as_it_lies(x)
+        y = np.empty_like(x)
+        erf_kernel[8 * x.size](x.ravel("K"), y.ravel("K"))  # 8: about the work of eight sums
         return y
 
     def backward(self, g: Any) -> Any:
