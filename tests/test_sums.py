@@ -41,6 +41,36 @@ def test_the_gradient_of_gamma_over_many_rows_keeps_its_digits():
     np.testing.assert_allclose(weight.grad.numpy(), exact, rtol=2e-6)
 
 
+NORMS = {
+    "layer_norm": lambda x, w, b: tg.nn.functional.layer_norm(x, (4,), w, b),
+    "rms_norm": lambda x, w, b: tg.nn.functional.rms_norm(x, (4,), w, 1e-5) + b,
+    "batch_norm": lambda x, w, b: tg.nn.functional.batch_norm(x, None, None, w, b, training=True),
+    "batch_norm of sequences": lambda x, w, b: tg.nn.functional.batch_norm(x.reshape(-1, 4, 10), None, None, w, b, training=True),
+    "group_norm": lambda x, w, b: tg.nn.functional.group_norm(x, 2, w, b),
+    "masked_layer_norm": lambda x, w, b: tg.nn.functional.masked_layer_norm(x, tg.ones(len(x), 4, dtype=tg.bool), (4,), w, b),
+}
+
+
+@pytest.mark.parametrize("norm", NORMS.values(), ids=NORMS)
+def test_the_references_of_the_norms_keep_their_digits_over_many_rows(norm):
+    x = np.random.RandomState(0).rand(400_000, 4).astype(np.float32)
+    before = tg.get_backend()
+    tg.set_backend("numpy")
+    try:
+        (dw, db), (exact_dw, exact_db) = (_parameter_gradients(norm, x.astype(kind)) for kind in (np.float32, np.float64))
+    finally:
+        tg.set_backend(before)
+    assert np.abs(dw - exact_dw).max() < 2e-6 * np.abs(exact_dw).max()
+    assert np.abs(db - exact_db).max() < 2e-6 * np.abs(exact_db).max()
+
+
+def _parameter_gradients(norm, x):
+    w, b = tg.tensor(np.ones(4, x.dtype), requires_grad=True), tg.tensor(np.zeros(4, x.dtype), requires_grad=True)
+    y = norm(tg.from_numpy(x), w, b)
+    y.backward(tg.from_numpy(x).reshape(y.shape))
+    return w.grad.numpy(), b.grad.numpy()
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_smoothing_over_many_classes_keeps_its_digits(weighted: bool) -> None:
     """Each row of the gradient sums to 0: to the sum of 32,000 small shares belongs as much as they are."""

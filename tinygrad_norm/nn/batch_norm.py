@@ -197,8 +197,8 @@ def batch_norm_backward_reference(dy: Array, x: Array, weight: Array, stats: Arr
     m = x.size // len(weight)
     mean, shift, rstd = (channels(x, s) for s in stats)
     xhat = (x - mean) * rstd - shift
-    dweight[:] = (dy * xhat).sum(axis=axes)
-    dbias[:] = dy.sum(axis=axes)
+    dweight[:] = (dy * xhat).sum(axis=axes, dtype=np.float64)
+    dbias[:] = dy.sum(axis=axes, dtype=np.float64)
     dx[:] = channels(x, weight) * rstd * (dy - channels(x, dbias / m) - xhat * channels(x, dweight / m))
 
 

@@ -110,8 +110,8 @@ def group_norm_backward_reference(dy: Array, x: Array, weight: Array, stats: Arr
     xhat = (x - mean) * rstd - shift
     d = dy * weight[:, :, None]
     dx[:] = rstd * (d - d.mean(axis=(2, 3), keepdims=True) - xhat * (d * xhat).mean(axis=(2, 3), keepdims=True))
-    dweight[:] = (dy * xhat).sum(axis=(0, 3))
-    dbias[:] = dy.sum(axis=(0, 3))
+    dweight[:] = (dy * xhat).sum(axis=(0, 3), dtype=np.float64)
+    dbias[:] = dy.sum(axis=(0, 3), dtype=np.float64)
 
 
 @kernel(reference=group_norm_backward_reference)

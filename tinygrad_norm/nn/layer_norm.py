@@ -104,8 +104,8 @@ def layer_norm_backward_reference(dy: Array, x: Array, weight: Array, stats: Arr
     xhat = (x - mean) * rstd - shift
     d = dy * weight
     dx[:] = rstd * (d - d.mean(axis=1, keepdims=True) - xhat * (d * xhat).mean(axis=1, keepdims=True))
-    dweight[:] = (dy * xhat).sum(axis=0)
-    dbias[:] = dy.sum(axis=0)
+    dweight[:] = (dy * xhat).sum(axis=0, dtype=np.float64)
+    dbias[:] = dy.sum(axis=0, dtype=np.float64)
 
 
 @kernel(reference=layer_norm_backward_reference)

@@ -90,8 +90,8 @@ def masked_layer_norm_backward_reference(
     xhat, dy = np.where(mask, (x - mean) * rstd - shift, 0), np.where(mask, dy, 0)
     d = dy * weight
     dx[:] = np.where(mask, rstd * (d - d.sum(axis=1, keepdims=True) / n - xhat * ((d * xhat).sum(axis=1, keepdims=True) / n)), 0)
-    dweight[:] = (dy * xhat).sum(axis=0)
-    dbias[:] = dy.sum(axis=0)
+    dweight[:] = (dy * xhat).sum(axis=0, dtype=np.float64)
+    dbias[:] = dy.sum(axis=0, dtype=np.float64)
 
 
 @kernel(reference=masked_layer_norm_backward_reference)

@@ -82,7 +82,7 @@ def rms_norm_backward_reference(dy: Array, x: Array, weight: Array, scale: Array
     r = scale[:, None]
     xhat, d = x * r, dy * weight
     dx[:] = r * (d - xhat * (d * xhat).mean(axis=1, keepdims=True))
-    dweight[:] = (dy * xhat).sum(axis=0)
+    dweight[:] = (dy * xhat).sum(axis=0, dtype=np.float64)
 
 
 @kernel(reference=rms_norm_backward_reference)
