@@ -187,6 +187,8 @@ WRONG = {
     "lib.full((2,), 'a')": "got str",
     "lib.full((2,), float('nan'), dtype=lib.int64)": "value nan cannot be converted to type int64",
     "lib.arange(0, 1, 0)": "step must be nonzero",
+    "lib.arange(0, 1, float('nan'))": "step must be nonzero",
+    "lib.arange(0, 3, 0.5, dtype=lib.int64)": "step must be nonzero",
     "lib.arange(0, 5, -1)": "inconsistent with step sign: from 0 to 5 by -1",
     "lib.arange('a')": "arange: start, end and step must be numbers; got str",
     "lib.arange(float('inf'))": "unsupported range: 0 -> inf",
@@ -211,7 +213,7 @@ OTHERWISE = {  # torch's class is another one
     "lib.tensor(['a'])": "ValueError: too many dimensions", "lib.tensor([[1], 2])": "TypeError: not a sequence", "lib.tensor([1, [2]])": "",
     "lib.tensor(2**70)": "a ValueError there", "lib.tensor([2**63])": "", "lib.tensor([2**63, 1])": "", "lib.tensor([-2**63 - 1])": "",
     "lib.tensor(1j)": "complex numbers are not there", "lib.tensor(1.0, device='cuda')": "an AssertionError there", "lib.tensor(1.0, dtype=np.float16)": "",
-    "lib.arange(float('nan'))": "", "lib.as_tensor('a')": "",
+    "lib.arange(0, 3, 0.5, dtype=lib.int64)": "a ValueError there", "lib.arange(float('nan'))": "", "lib.as_tensor('a')": "",
 }  # fmt: skip
 
 

@@ -206,16 +206,18 @@ def arange(start: Any, end: Any = None, step: Any = 1, *, dtype: Any = None, dev
     for v in (start, end, step):
         if not isinstance(v, (int, float)):
             raise TypeError(f"arange: start, end and step must be numbers; got {type(v).__name__}")
-    if step == 0:
+    whole = all(isinstance(v, int) for v in (start, end, step))
+    kind = _kind(dtype, int64 if whole else float32)
+    if kind.kind == "i":
+        step = int(fitted("arange", step, kind))
+    if not (step > 0 or step < 0):
         raise RuntimeError("step must be nonzero")
     if not (math.isfinite(start) and math.isfinite(end)):
         raise RuntimeError(f"unsupported range: {start} -> {end}")
     if (end - start) * math.copysign(1, step) < 0:
         raise RuntimeError(f"upper bound and lower bound inconsistent with step sign: from {start} to {end} by {step}")
-    whole = all(isinstance(v, int) for v in (start, end, step))
-    kind = _kind(dtype, int64 if whole else float32)
     if kind.kind == "i":
-        start, end, step = (int(fitted("arange", v, kind)) for v in (start, end, step))
+        start, end = (int(fitted("arange", v, kind)) for v in (start, end))
     count = -(-(end - start) // step) if kind.kind == "i" else math.ceil((end - start) / step)
     return _finish(quiet.run((start + np.arange(int(count)) * step).astype, kind), requires_grad)
 
