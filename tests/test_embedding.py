@@ -74,6 +74,21 @@ def test_the_kernel_against_its_reference(rows, width, symbols, dtype):
     np.testing.assert_array_equal(outs[1], outs[2])
 
 
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+def test_the_padding_row_learns_nothing_from_an_infinite_gradient(backend):
+    before = tg.get_backend()
+    tg.set_backend(backend)
+    try:
+        grads = []
+        for lib in (tg, torch):
+            w = lib.ones(3, 2, requires_grad=True)
+            lib.nn.functional.embedding(lib.tensor([1, 0, 1]), w, padding_idx=1).backward(lib.tensor([[float("nan"), float("inf")]] * 3))
+            grads.append(w.grad.numpy())
+    finally:
+        tg.set_backend(before)
+    np.testing.assert_array_equal(*grads)
+
+
 def test_from_pretrained_and_the_padding_row():
     rows = tg.tensor([[1.0, 2.0], [3.0, 4.0]])
     layer = nn.Embedding.from_pretrained(rows)

@@ -51,7 +51,8 @@ Array = np.ndarray[Any, Any]
 def put_rows_reference(index: Array, share: Array, dy: Array, parts: int, dw: Array) -> None:
     """Equation (2)."""
     dw[:] = 0
-    np.add.at(dw, index, share[:, None] * dy)
+    counts = share != 0  # an infinite dy must not meet a 0
+    np.add.at(dw, index[counts], share[counts, None] * dy[counts])
 
 
 @kernel(reference=put_rows_reference)
