@@ -43,6 +43,22 @@ def test_what_is_picked_lies_in_the_order_of_its_indices(call, look):
     assert strides(tg, look, call) == strides(torch, look, call)
 
 
+NORMS = [
+    "F.layer_norm(x, x.shape[2:])", "F.rms_norm(x, x.shape[2:])", "F.group_norm(x, 1)", "F.instance_norm(x)", "F.batch_norm(x, None, None, training=True)",
+    "F.batch_norm(x, lib.zeros(x.shape[1]), lib.ones(x.shape[1]))", "F.linear(x, lib.ones(4, x.shape[2]))", "x.softmax(1)", "x.log_softmax(2)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("call", NORMS)
+def test_norms_give_the_order_of_the_indices_in_training_and_evaluation(call):
+    found = []
+    for lib in (tg, torch):
+        x = lib.tensor(BASE[:, :, 0]).transpose(1, 2)
+        out = eval(call, {"lib": lib, "F": lib.nn.functional, "x": x})
+        found.append((out.is_contiguous(), tuple(out.view(-1).shape)))
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize("name", ["relu", "gelu", "silu", "tanh"])
 @pytest.mark.parametrize("look", LOOKS)
 def test_dropout_after_an_activation_draws_torchs_mask(name, look):

@@ -363,7 +363,7 @@ class BatchNormEval(Function):
         self.save_for_backward(x if self.needs_input_grad[1] else None, weight)
         with np.errstate(all="ignore"):
             self.rstd = channels(x, 1 / np.sqrt(var + eps))
-            y = x - self.mean
+            y = np.subtract(x, self.mean, order="C")  # in the order of its indices, as in training
             y *= self.rstd
             if weight is not None:
                 y *= channels(x, weight)
