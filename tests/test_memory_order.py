@@ -49,6 +49,15 @@ NORMS = [
 ]  # fmt: skip
 
 
+REDUCED = ["x.sum(-1)", "x.mean(0)", "x.var(1)", "x.std(-1, keepdim=True)", "x.amax(0)", "x.amin(-1)", "x.max(1)[0]", "x.min(1)[1]", "x.argmax(0)", "x.logsumexp(-1)", "x.double().sum(0)"]
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("call", REDUCED)
+def test_what_is_reduced_lies_in_the_order_of_its_indices(call, look):
+    assert strides(tg, look, call) == strides(torch, look, call)
+
+
 @pytest.mark.parametrize("call", NORMS)
 def test_norms_give_the_order_of_the_indices_in_training_and_evaluation(call):
     found = []

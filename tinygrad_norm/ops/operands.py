@@ -48,13 +48,15 @@ _sum: Any = np.add.reduce  # without the Python that np.sum puts around it
 
 def sum_over(x: Any, axes: tuple[int, ...], keep: bool = False) -> Any:
     """Σ x over axes, of an array or a Tensor. Along the last ones in memory NumPy adds by halves; along others one after the other, which of
-    a million float32 leaves two digits right, so there the sum is a float64 until it is done.
+    a million float32 leaves two digits right, so there the sum is a float64 until it is done. The result lies in the order of its indices.
     """
     if isinstance(x, Tensor):
         return x.sum(axis=axes, keepdims=keep)
-    if x.dtype.char != "f" or (x.flags.c_contiguous and axes == tuple(range(x.ndim - len(axes), x.ndim))):
+    single = x.dtype.char == "f"
+    if x.flags.c_contiguous and (not single or axes == tuple(range(x.ndim - len(axes), x.ndim))):
         return quiet.run(_sum, x, axes, None, None, keep)
-    return quiet.run(np.asarray, quiet.run(_sum, x, axes, np.float64, None, keep), x.dtype)
+    total = quiet.run(_sum, x, axes, np.float64 if single else None, None, keep)
+    return quiet.run(np.asarray, total, x.dtype if single else None, "C")
 
 
 # -- Broadcasting ------------------------------------------------------------------------------------------------------------------

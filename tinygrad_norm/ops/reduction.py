@@ -130,7 +130,7 @@ class Var(Function):
     def forward(self, x: Array, *, axes: Axes, correction: float, keep: bool) -> Any:
         self.save_for_backward(x)
         self.axes, self.correction = axes, correction
-        return quiet.run(np.asarray, _variance(x, axes, correction, keep), x.dtype)
+        return quiet.run(np.asarray, _variance(x, axes, correction, keep), x.dtype, "C")
 
     def backward(self, g: Any) -> Any:
         (x,) = self.saved_tensors
@@ -145,7 +145,7 @@ class Std(Function):
 
     def forward(self, x: Array, *, axes: Axes, correction: float, keep: bool) -> Any:
         self.axes, self.correction = axes, correction
-        y: Array = quiet.run(np.asarray, quiet.run(np.sqrt, _variance(x, axes, correction, keep)), x.dtype)
+        y: Array = quiet.run(np.asarray, quiet.run(np.sqrt, _variance(x, axes, correction, keep)), x.dtype, "C")
         self.save_for_backward(x, y)
         return y
 
@@ -180,7 +180,7 @@ class Extreme(Function):
 
     def forward(self, x: Array, *, axes: Axes, keep: bool, largest: bool, name: str) -> Any:
         self.axes, self.name = axes, name
-        y = np.asarray((np.max if largest else np.min)(x, axis=axes, keepdims=keep))
+        y = np.asarray((np.max if largest else np.min)(x, axis=axes, keepdims=keep), order="C")
         self.save_for_backward(x, y)
         return y
 
