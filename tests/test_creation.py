@@ -48,11 +48,19 @@ def test_tensor(data, dtype):
 
 def test_types_by_any_name():
     for name in (tg.float64, "float64", float, np.float64, np.dtype("float64"), "double"):
-        expected = tg.float32 if name is float else tg.float64
-        assert tg.zeros(1, dtype=name).dtype is expected
+        assert tg.zeros(1, dtype=name).dtype is tg.float64
     assert tg.zeros(1, dtype=int).dtype is tg.int64
     assert tg.zeros(1, dtype=bool).dtype is tg.bool
     assert tg.zeros(1, dtype=None).dtype is tg.float32
+    for kind in (float, int, bool):
+        for make in (lambda lib: lib.tensor([1, 0], dtype=kind), lambda lib: lib.ones(1).to(kind), lambda lib: lib.ones(2).sum(dtype=kind)):
+            agree(make(tg), make(torch))
+    agree(tg.nn.Linear(1, 1, dtype=float)(tg.ones(1, dtype=float)).detach() * 0, torch.zeros(1, dtype=float))
+
+
+def test_numbers_alone_have_torchs_default_types():
+    for a, b in ((1, 2.5), (np.float64(1), 2.5), (1, True), (True, False), (2, 3)):
+        agree(*(lib.where(lib.tensor([True, False]), a, b) for lib in (tg, torch)))
 
 
 @pytest.mark.parametrize("data", [[np.float64(1), 2.5], [[1.5], [np.float64(2)]]], ids=repr)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from . import random as stream
-from .dtype import Size, as_dtype, float32, from_numpy_dtype, int64
+from .dtype import Size, as_dtype, dtype_of, float32, from_numpy_dtype, int64
 from .dtype import dtype as dtype_class
 from .ops.copying import copy_
 from .ops.operands import check_tensor, copy_order, fitted
@@ -99,7 +99,7 @@ def _plain(data: Any, kinds: set[dtype_class]) -> Any:
         return [_plain(item, kinds) for item in data]
     if not isinstance(data, (bool, int, float)):
         raise TypeError(f"tensor: expected numbers, nested lists of them, or an array; got a {type(data).__name__}")
-    kinds.add(as_dtype(type(data)))
+    kinds.add(dtype_of(data))
     return data
 
 
@@ -184,7 +184,7 @@ def full(size: Any, fill_value: Any, *, dtype: Any = None, device: Any = None, r
         raise TypeError(f"full: fill_value must be a number; got {type(fill_value).__name__}")
     if not isinstance(size, Sequence) or isinstance(size, bytes):
         raise TypeError(f"full: size must be a tuple or list of lengths, as in full((2, 3), 1.0); got {size!r}")
-    kind = _kind(dtype, as_dtype(type(value)))
+    kind = _kind(dtype, dtype_of(value))
     return _finish(np.full(_shape((size,), "full"), fitted("full", value, kind)), requires_grad)
 
 

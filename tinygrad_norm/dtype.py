@@ -13,7 +13,20 @@ from typing import Any, SupportsIndex, overload
 
 import numpy as np
 
-__all__ = ["Size", "as_dtype", "bool_", "dtype", "float32", "float64", "from_numpy_dtype", "get_default_dtype", "int64", "parameter_dtype", "promote"]
+__all__ = [
+    "Size",
+    "as_dtype",
+    "bool_",
+    "dtype",
+    "dtype_of",
+    "float32",
+    "float64",
+    "from_numpy_dtype",
+    "get_default_dtype",
+    "int64",
+    "parameter_dtype",
+    "promote",
+]
 
 
 class dtype:  # noqa: N801  torch's name
@@ -48,7 +61,7 @@ float32 = dtype("float32", 2)
 float64 = dtype("float64", 3)
 
 SUPPORTED = {d.numpy: d for d in (bool_, int64, float32, float64)}
-_PYTHON_TYPES: dict[Any, dtype] = {bool: bool_, int: int64, float: float32}
+_PYTHON_TYPES: dict[Any, dtype] = {bool: bool_, int: int64, float: float64}
 
 
 def from_numpy_dtype(numpy_dtype: np.dtype[Any]) -> dtype:
@@ -62,7 +75,7 @@ def from_numpy_dtype(numpy_dtype: np.dtype[Any]) -> dtype:
 
 
 def as_dtype(value: Any) -> dtype:
-    """A dtype from a dtype, its name, a NumPy type, or Python's float, int or bool (torch's defaults for them)."""
+    """A dtype from a dtype, its name, a NumPy type, or Python's float (float64, as in torch and NumPy), int or bool."""
     if isinstance(value, dtype):
         return value
     try:
@@ -74,6 +87,11 @@ def as_dtype(value: Any) -> dtype:
     except TypeError:
         raise TypeError(f"dtype must be one of float32, float64, int64, bool; got {value!r}") from None
     return from_numpy_dtype(found)
+
+
+def dtype_of(number: float) -> dtype:
+    """The dtype that a Python number becomes where none is asked for."""
+    return bool_ if isinstance(number, bool) else int64 if isinstance(number, int) else float32
 
 
 def get_default_dtype() -> dtype:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from ..dtype import as_dtype, promote
+from ..dtype import dtype_of, promote
 from ..function import Function
 from ..quiet import quiet
 from ..tensor import Tensor, write_in_place
@@ -275,7 +275,7 @@ def where(condition: Tensor, input: Any, other: Any) -> Tensor:
     if condition._data.dtype.kind != "b":
         raise RuntimeError(f"where expected condition to be a boolean tensor, but got a tensor with dtype {condition.dtype}")
     if is_number(input) and is_number(other):
-        input = Tensor(np.asarray(input, as_dtype(type(input)).numpy))
+        input = Tensor(np.asarray(input, dtype_of(input).numpy))
     a, b = operands("where", input, other)
     kind = (a if isinstance(a, Tensor) else b)._data.dtype
     a, b = (v if isinstance(v, Tensor) else Tensor(np.asarray(fitted("where", v, kind))) for v in (a, b))
