@@ -43,9 +43,9 @@ def test_what_is_picked_lies_in_the_order_of_its_indices(call, look):
     assert strides(tg, look, call) == strides(torch, look, call)
 
 
-NORMS = [
+LAYERS = [
     "F.layer_norm(x, x.shape[2:])", "F.rms_norm(x, x.shape[2:])", "F.group_norm(x, 1)", "F.instance_norm(x)", "F.batch_norm(x, None, None, training=True)",
-    "F.batch_norm(x, lib.zeros(x.shape[1]), lib.ones(x.shape[1]))", "F.linear(x, lib.ones(4, x.shape[2]))", "x.softmax(1)", "x.log_softmax(2)",
+    "F.batch_norm(x, lib.zeros(x.shape[1]), lib.ones(x.shape[1]))", "F.linear(x, lib.ones(4, x.shape[2]))", "x.softmax(1)", "x.log_softmax(2)", "x.masked_fill(x > 0.5, 0.0)", "x.tril()",
 ]  # fmt: skip
 
 
@@ -58,8 +58,8 @@ def test_what_is_reduced_lies_in_the_order_of_its_indices(call, look):
     assert strides(tg, look, call) == strides(torch, look, call)
 
 
-@pytest.mark.parametrize("call", NORMS)
-def test_norms_give_the_order_of_the_indices_in_training_and_evaluation(call):
+@pytest.mark.parametrize("call", LAYERS)
+def test_layers_give_the_order_of_the_indices_in_training_and_evaluation(call):
     found = []
     for lib in (tg, torch):
         x = lib.tensor(BASE[:, :, 0]).transpose(1, 2)

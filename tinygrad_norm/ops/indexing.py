@@ -113,7 +113,7 @@ class MaskedFill(Function):
         self.save_for_backward(mask)
         if isinstance(value, np.ndarray):
             self.name = "MaskedFillBackward1"
-        return np.where(mask, quiet.run(np.asarray(value).astype, x.dtype), x)
+        return np.asarray(np.where(mask, quiet.run(np.asarray(value).astype, x.dtype), x), order="C")
 
     def backward(self, g: Any) -> Any:
         (mask,) = self.saved_tensors

@@ -113,7 +113,7 @@ class Tril(Function):
 
     def forward(self, x: Array, *, diagonal: int) -> Array:
         self.diagonal = diagonal
-        return np.tril(x, diagonal)
+        return np.asarray(np.tril(x, diagonal), order="C")
 
     def backward(self, g: Any) -> Any:
         return Tril.on(g, diagonal=self.diagonal)
