@@ -18,10 +18,14 @@ LOOKS = {
     "a row expanded": lambda t: t[0, 0, 0].expand(4, 5),
 }
 KEPT = [
-    "lib.relu(x)", "F.gelu(x)", "F.silu(x)", "lib.erf(x)", "lib.tanh(x)", "lib.sigmoid(x)", "x.exp()", "x.abs()", "-x", "x + 1", "x * x", "x / 2", "x**2", "x.clamp(0.2, 0.8)", "x > 0.5",
-    "lib.where(x > 0.5, x, 0.0)", "x.clone()", "x.double()", "x.bool()", "lib.zeros_like(x)", "lib.full_like(x, 2)", "lib.empty_like(x, dtype=lib.int64)", "lib.rand_like(x)", "x.clone().fill_(1)",
+    "lib.relu(x)", "F.gelu(x)", "F.silu(x)", "lib.erf(x)", "lib.tanh(x)", "lib.sigmoid(x)", "x.exp()", "x.abs()", "-x", "x + 1", "x * x",
+    "x / 2", "x**2", "x.clamp(0.2, 0.8)", "x > 0.5", "lib.where(x > 0.5, x, 0.0)", "x.clone()", "x.double()", "x.bool()", "lib.zeros_like(x)",
+    "lib.full_like(x, 2)", "lib.empty_like(x, dtype=lib.int64)", "lib.rand_like(x)", "x.clone().fill_(1)",
 ]  # fmt: skip
-PICKED = ["x[:, lib.tensor([0, 1])]", "x[..., lib.tensor([1, 0])]", "x[0:2, lib.tensor([[0], [1]])]", "x[:, lib.arange(x.shape[1]) > 0]", "x.index_select(1, lib.tensor([0, 1]))"]
+PICKED = [
+    "x[:, lib.tensor([0, 1])]", "x[..., lib.tensor([1, 0])]", "x[0:2, lib.tensor([[0], [1]])]", "x[:, lib.arange(x.shape[1]) > 0]",
+    "x.index_select(1, lib.tensor([0, 1]))",
+]  # fmt: skip
 
 
 def strides(lib, look, call):
@@ -44,12 +48,16 @@ def test_what_is_picked_lies_in_the_order_of_its_indices(call, look):
 
 
 LAYERS = [
-    "F.layer_norm(x, x.shape[2:])", "F.rms_norm(x, x.shape[2:])", "F.group_norm(x, 1)", "F.instance_norm(x)", "F.batch_norm(x, None, None, training=True)",
-    "F.batch_norm(x, lib.zeros(x.shape[1]), lib.ones(x.shape[1]))", "F.linear(x, lib.ones(4, x.shape[2]))", "x.softmax(1)", "x.log_softmax(2)", "x.masked_fill(x > 0.5, 0.0)", "x.tril()",
+    "F.layer_norm(x, x.shape[2:])", "F.rms_norm(x, x.shape[2:])", "F.group_norm(x, 1)", "F.instance_norm(x)",
+    "F.batch_norm(x, None, None, training=True)", "F.batch_norm(x, lib.zeros(x.shape[1]), lib.ones(x.shape[1]))",
+    "F.linear(x, lib.ones(4, x.shape[2]))", "x.softmax(1)", "x.log_softmax(2)", "x.masked_fill(x > 0.5, 0.0)", "x.tril()",
 ]  # fmt: skip
 
 
-REDUCED = ["x.sum(-1)", "x.mean(0)", "x.var(1)", "x.std(-1, keepdim=True)", "x.amax(0)", "x.amin(-1)", "x.max(1)[0]", "x.min(1)[1]", "x.argmax(0)", "x.logsumexp(-1)", "x.double().sum(0)"]
+REDUCED = [
+    "x.sum(-1)", "x.mean(0)", "x.var(1)", "x.std(-1, keepdim=True)", "x.amax(0)", "x.amin(-1)", "x.max(1)[0]", "x.min(1)[1]", "x.argmax(0)",
+    "x.logsumexp(-1)", "x.double().sum(0)",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("look", LOOKS)
