@@ -289,6 +289,11 @@ def test_lengths_of_any_kind(lengths):
         (lambda cell: tg.nn.run_cell(cell, tg.ones(2, 5, 3), [3, 1.5]), TypeError, "integers; got float64"),
         (lambda cell: tg.nn.run_cell(cell, [1.0]), TypeError, "expected a Tensor"),
         (lambda cell: tg.nn.run_cell(cell, tg.ones(2, 5, 3), None, tg.ones(2, 4)), TypeError, "hx|tuple"),
+        (lambda cell: tg.nn.run_cell(cell, tg.ones(2, 5, 3), None, (tg.ones(3, 4), tg.ones(2, 4))), RuntimeError, r"hx has shape \[3, 4\]; expected 2 rows"),
+        (lambda cell: tg.nn.run_cell(cell, tg.ones(2, 5, 3), None, (tg.ones(2, 4), tg.ones(1, 4))), RuntimeError, r"hx has shape \[1, 4\]; expected 2 rows"),
+        (lambda cell: tg.nn.run_cell(cell, tg.ones(2, 5, 3), None, 0), TypeError, "hx must be a Tensor or a tuple of Tensors; got int"),
+        (lambda cell: tg.nn.run_cell(lambda x, h: None, tg.ones(2, 5, 3)), TypeError, "what cell returns must be a Tensor or a tuple of Tensors; got NoneType"),
+        (lambda cell: tg.nn.run_cell(lambda x, h: x[:1], tg.ones(2, 5, 3)), RuntimeError, r"what cell returns has shape \[1, 3\]; expected 2 rows"),
     ],
 )
 def test_run_cell_says_what_is_wrong(call, error, words):
@@ -313,6 +318,17 @@ BAD = [
     (lambda lib, o: lib.nn.RNNCell(2.5, 4), TypeError, None),
     (lambda lib, o: lib.nn.LSTMCell(-1, 4), RuntimeError, "negative"),
 ]
+
+
+@pytest.mark.parametrize(("input", "state"), [((2, 3), (4,)), ((3,), (1, 4)), ((1, 3), (4,))])
+def test_a_batch_axis_is_on_the_input_and_on_the_state_or_on_neither(input, state):
+    for lib in (torch, tg):
+        x, h = lib.ones(*input), lib.ones(*state)
+        for call in (lambda: lib.nn.RNNCell(3, 4)(x, h), lambda: lib.nn.LSTMCell(3, 4)(x, (h, h)), lambda: lib.nn.LSTMCell(3, 4)(x, (lib.ones(*input[:-1], 4), h))):
+            with pytest.raises(RuntimeError) as caught:
+                call()
+            if lib is tg:  # torch's message takes one axis for another
+                assert f"got shapes {list(input)} and {list(state)}" in str(caught.value)
 
 
 @pytest.mark.parametrize("number", range(len(BAD)))

@@ -283,8 +283,10 @@ def _check_step(op: str, gates: int, input: Tensor, states: Sequence[Tensor], w_
         raise RuntimeError(f"input has inconsistent input_size: got {width} expected {w_ih._data.shape[1]}")
     for i, state in enumerate(states):
         shape = state._data.shape
-        if len(shape) != 2 or shape[1] != hidden:
-            raise RuntimeError(f"hidden{i} has inconsistent hidden_size: got {shape[-1] if shape else 'no axis'}, expected {hidden}")
+        if len(shape) != 2:
+            raise RuntimeError(f"{op} takes states (N, H); got hidden{i} {list(shape)}")
+        if shape[1] != hidden:
+            raise RuntimeError(f"hidden{i} has inconsistent hidden_size: got {shape[1]}, expected {hidden}")
         if shape[0] != rows:
             raise RuntimeError(f"Input batch size {rows} doesn't match hidden{i} batch size {shape[0]}")
         if state._data.dtype != input._data.dtype:
@@ -341,6 +343,10 @@ class _Cell(Module):
             if state._data.ndim not in (1, 2):
                 which = "hidden" if self.states == 1 else f"hx[{i}]"
                 raise ValueError(f"{name}: Expected {which} to be 1D or 2D, got {state._data.ndim}D instead")
+            if state._data.ndim != input._data.ndim:
+                raise RuntimeError(
+                    f"{name}: input and state both have a batch axis, (N, I) and (N, H), or neither has; got shapes {list(input.shape)} and {list(state.shape)}"
+                )
         if not batched:
             input, states = input.unsqueeze(0), tuple(state.unsqueeze(0) for state in states)
         following = self._step(input, *states)

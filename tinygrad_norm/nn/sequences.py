@@ -75,7 +75,8 @@ def run_cell(cell: Callable[..., Any], input: Tensor, lengths: Any = None, hx: A
     Returns:
         The first part of the state after every step (N, T, H), zeros in the padding; and the state after each sequence's last step.
     Raises:
-        ValueError: input has not three axes, there is no step, or a length is not from 1 to T. TypeError: lengths are no integers.
+        ValueError: input has not three axes, there is no step, or a length is not from 1 to T. TypeError: lengths are no integers, or a
+        state is neither a Tensor nor a tuple of such. RuntimeError: a state has not one row for each sequence.
 
     Example:
         >>> import tinygrad_norm as tg
@@ -95,7 +96,10 @@ def run_cell(cell: Callable[..., Any], input: Tensor, lengths: Any = None, hx: A
     ends = _check_lengths(lengths, batch, steps)
     order = np.argsort(-ends, kind="stable")
     counts = [int((ends > t).sum()) for t in range(int(ends.max()))]
-    state: Any = None if hx is None else _parts(hx, order)
+    state: Any = None
+    if hx is not None:
+        _check_state("hx", hx, batch)
+        state = _parts(hx, order)
     outputs: list[Tensor] = []
     ended: list[Any] = []  # the states of the sequences that are over, the shortest first
     for x, n in zip(TakeSteps.apply(input, order=order, counts=counts), counts):
@@ -103,6 +107,7 @@ def run_cell(cell: Callable[..., Any], input: Tensor, lengths: Any = None, hx: A
             ended.append(_parts(state, slice(n, None)))
             state = _parts(state, slice(n))
         state = cell(x, state)
+        _check_state("what cell returns", state, n)
         outputs.append(state if isinstance(state, Tensor) else state[0])
     back = np.argsort(order)
     states = [state, *reversed(ended)]
@@ -115,6 +120,16 @@ def _parts(state: Any, rows: slice | Array) -> Any:
     if not isinstance(state, Tensor):
         return tuple(_parts(part, rows) for part in state)
     return state[rows] if isinstance(rows, slice) else index_select(state, 0, Tensor(rows))
+
+
+def _check_state(what: str, state: Any, rows: int) -> None:
+    """A Tensor of that many rows, or a tuple of such: TypeError or RuntimeError otherwise."""
+    parts = (state,) if isinstance(state, Tensor) else state
+    if not isinstance(parts, (tuple, list)) or not parts or not all(isinstance(part, Tensor) for part in parts):
+        raise TypeError(f"run_cell: {what} must be a Tensor or a tuple of Tensors; got {type(state).__name__}")
+    for part in parts:
+        if part._data.shape[:1] != (rows,):
+            raise RuntimeError(f"run_cell: {what} has shape {list(part.shape)}; expected {rows} rows, one for each sequence")
 
 
 def _check_lengths(lengths: Any, batch: int, steps: int) -> Array:
