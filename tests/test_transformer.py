@@ -255,11 +255,21 @@ def zeros(lib, *shape, kind="float32"):
     return lib.zeros(*shape, dtype=getattr(lib, kind))
 
 
+def encoder(lib):
+    return lib.nn.TransformerEncoder(lib.nn.TransformerEncoderLayer(4, 2, 8), 1)
+
+
+def causal(lib):
+    return lib.nn.causal_mask if lib is tg else lib.nn.Transformer.generate_square_subsequent_mask
+
+
 @pytest.mark.parametrize(
     ("wrong", "error", "words"),
     [
         (lambda t: t.nn.MultiheadAttention(0, 1), ValueError, "must be greater than 0"),
         (lambda t: t.nn.MultiheadAttention(4, 3), AssertionError, "embed_dim must be divisible by num_heads"),
+        (lambda t: t.nn.MultiheadAttention(4, 2, kdim=-1), RuntimeError, "negative"),
+        (lambda t: t.nn.MultiheadAttention(4, 2, vdim=-1), RuntimeError, "negative"),
         (lambda t: t.nn.MultiheadAttention(4, 2)(*[zeros(t, 3, 1, 5)] * 3), AssertionError, "was expecting embedding dimension of 4, but got 5"),
         (lambda t: t.nn.MultiheadAttention(4, 2)(*[zeros(t, 4)] * 3), AssertionError, "query should be unbatched 2D or batched 3D tensor"),
         (lambda t: t.nn.MultiheadAttention(4, 2)(zeros(t, 3, 4), *[zeros(t, 3, 1, 4)] * 2), AssertionError, "expected `key` and `value` to be 2-D"),
@@ -273,12 +283,21 @@ def zeros(lib, *shape, kind="float32"):
         (lambda t: t.nn.TransformerEncoderLayer(4, 2, activation="tanh"), RuntimeError, "activation should be relu/gelu, not tanh"),
         (lambda t: t.nn.TransformerEncoderLayer(4, 2, dropout=1.5), ValueError, "between 0 and 1, but got 1.5"),
         (lambda t: t.nn.TransformerEncoderLayer(4, 2)(zeros(t, 3, 1, 4), is_causal=True), RuntimeError, "Need attn_mask"),
+        (lambda t: encoder(t)(zeros(t, 3, 1, 4), zeros(t, 3, 3, kind="int64")), AssertionError, "only bool and floating types of"),
+        (lambda t: causal(t)(-1), RuntimeError, "negative"),
+        (lambda t: causal(t)(2.5), TypeError, "float"),
+        (lambda t: causal(t)("3"), TypeError, "str"),
     ],
 )
 def test_errors(wrong, error, words):
     for lib in (tg, torch):
         with pytest.raises(error, match=words):
             wrong(lib)
+
+
+def test_a_mask_of_the_encoder_is_a_tensor():
+    with pytest.raises(TypeError, match="expected a Tensor; got str"):
+        encoder(tg)(tg.zeros(3, 1, 4), "causal")
 
 
 def test_a_failed_call_draws_no_random_numbers():

@@ -38,7 +38,7 @@ from .dropout import Dropout, check_probability, dropout
 from .layer_norm import LayerNorm
 from .linear import Linear, linear
 from .module import Module
-from .parameter import Parameter, check_integer
+from .parameter import Parameter, check_integer, check_size
 from .softmax import softmax
 
 __all__ = ["MultiheadAttention", "TransformerEncoder", "TransformerEncoderLayer", "causal_mask"]
@@ -65,7 +65,8 @@ class MultiheadAttention(Module):
         out_proj: the Linear W_O.
         bias_k, bias_v: (1, 1, E) with add_bias_kv.
     Raises:
-        ValueError: embed_dim or num_heads is not positive. AssertionError: num_heads does not divide embed_dim.
+        ValueError: embed_dim or num_heads is not positive. AssertionError: num_heads does not divide embed_dim. RuntimeError: kdim or vdim
+        is negative.
 
     Example:
         >>> import tinygrad_norm as tg
@@ -99,9 +100,11 @@ class MultiheadAttention(Module):
         dtype: Any = None,
     ) -> None:
         super().__init__()
-        for name, n in (("embed_dim", embed_dim), ("num_heads", num_heads), ("kdim", kdim), ("vdim", vdim)):
-            if n is not None:
-                check_integer("MultiheadAttention", name, n)
+        for name, n in (("embed_dim", embed_dim), ("num_heads", num_heads)):
+            check_integer("MultiheadAttention", name, n)
+        for name, size in (("kdim", kdim), ("vdim", vdim)):
+            if size is not None:
+                check_size("MultiheadAttention", name, size)
         if embed_dim <= 0 or num_heads <= 0:
             raise ValueError(f"embed_dim and num_heads must be greater than 0, got embed_dim={embed_dim} and num_heads={num_heads} instead")
         if embed_dim % num_heads:
@@ -250,9 +253,7 @@ class MultiheadAttention(Module):
         queries, keys = query._data.shape[time], key._data.shape[time]
         for name, m in (("key_padding_mask", padding), ("attn_mask", mask)):
             if m is not None:
-                check_tensor(m, "MultiheadAttention")
-                if m._data.dtype.kind not in "bf":
-                    raise AssertionError(f"only bool and floating types of {name} are supported; got {m.dtype}")
+                _check_mask(name, m)
         if padding is not None:
             wanted = (keys,) if n == 2 else (batch, keys)
             if padding._data.shape != wanted:
@@ -264,6 +265,13 @@ class MultiheadAttention(Module):
             if mask._data.shape != sizes[mask._data.ndim]:
                 raise RuntimeError(f"The shape of the {mask._data.ndim}D attn_mask is {mask.shape}, but should be {sizes[mask._data.ndim]}.")
         return bool(n == 3)
+
+
+def _check_mask(name: str, mask: Any) -> None:
+    """The mask is a Tensor of bool or floating point numbers: TypeError or AssertionError otherwise."""
+    check_tensor(mask, "MultiheadAttention")
+    if mask._data.dtype.kind not in "bf":
+        raise AssertionError(f"only bool and floating types of {name} are supported; got {mask.dtype}")
 
 
 def _numbers(mask: Tensor, like: Tensor) -> Tensor:
@@ -284,11 +292,18 @@ def _wider(mask: Tensor, keys: int) -> Tensor:
 def causal_mask(length: int, dtype: Any = None) -> Tensor:
     """(T, T): 0 on and below the diagonal, −inf above: what torch's nn.Transformer.generate_square_subsequent_mask gives.
 
+    Args:
+        length: T.
+        dtype: of the mask, float32 by default.
+    Raises:
+        TypeError: length is no integer. RuntimeError: it is negative.
+
     Example:
         >>> causal_mask(2)
         tensor([[0., -inf],
                 [0., 0.]])
     """
+    check_size("causal_mask", "length", length)
     kind = parameter_dtype("causal_mask", dtype, None)
     return Tensor(np.where(np.tri(length, dtype=bool), kind.type(0), kind.type(-np.inf)))
 
@@ -411,6 +426,7 @@ class TransformerEncoder(Module):
         """
         causal = bool(is_causal)
         if is_causal is None and mask is not None:
+            _check_mask("mask", mask)
             m = mask._data
             causal = m.ndim == 2 and m.shape[0] == m.shape[1] and bool((_numbers(mask, src)._data == causal_mask(len(m))._data).all())
         output = src
