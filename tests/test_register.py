@@ -125,6 +125,14 @@ def test_model_walks_like_torch() -> None:
         np.testing.assert_array_equal(arrays(ours)[name], value)
 
 
+@pytest.mark.parametrize("lib", BOTH)
+def test_buffers_may_be_registered_while_parameters_are_walked(lib: Any) -> None:
+    m = lib.nn.Linear(2, 2)
+    for name, parameter in m.named_parameters():
+        m.register_buffer(f"mean_of_{name}", parameter.detach().clone())
+    assert list(m.state_dict()) == ["weight", "bias", "mean_of_weight", "mean_of_bias"]
+
+
 def test_values_stand_in_one_place() -> None:
     m = make_model(tg)
     assert m._modules["first"] is m.first is m.__dict__["first"]

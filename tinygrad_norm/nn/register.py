@@ -127,7 +127,8 @@ class Register:
         object.__setattr__(self, name, value)
 
     def _registered(self, *kinds: str) -> Iterator[tuple[str, Any]]:
-        return ((name, getattr(self, name)) for name, kind in self._registry.items() if kind in kinds)
+        names = tuple(self._registry.items())  # as of now: who walks over the parameters may register a buffer for each
+        return ((name, getattr(self, name)) for name, kind in names if kind in kinds)
 
     @property
     def _parameters(self) -> Mapping[str, Parameter | None]:
