@@ -366,6 +366,11 @@ ERRORS: list[tuple[Callable[[Generator], object], Callable[[torch.Generator], ob
     ),
     (lambda g: g.normal((3,), 0, -1.0), lambda t: torch.empty(3).normal_(0, -1, generator=t), ">= 0; got -1.0"),
     (lambda g: g.normal((3,), 0, np.nan), lambda t: torch.empty(3).normal_(0, np.nan, generator=t), ">= 0; got nan"),
+    (lambda g: g.uniform((3,), "0"), lambda t: torch.empty(3).uniform_("0", generator=t), "uniform: low must be a number; got str"),  # type: ignore
+    (lambda g: g.uniform((3,), 0, None), lambda t: torch.empty(3).uniform_(0, None, generator=t), "uniform: high must be a number; got NoneType"),  # type: ignore
+    (lambda g: g.normal((3,), "0"), lambda t: torch.empty(3).normal_("0", generator=t), "normal: mean must be a number; got str"),  # type: ignore
+    (lambda g: g.normal((3,), 0, [1]), lambda t: torch.empty(3).normal_(0, [1], generator=t), "normal: std must be a number; got list"),  # type: ignore
+    (lambda g: g.bernoulli("0", (3,)), lambda t: torch.empty(3).bernoulli_("0", generator=t), "bernoulli: p must be a number; got str"),  # type: ignore
     (lambda g: g.normal((-2,)), lambda t: torch.randn(-2, generator=t), r"shape must be >= 0; got \(-2,\)"),
     (
         lambda g: g.integers(3, 3, (2,)),

@@ -44,6 +44,12 @@ def _count(shape: Sequence[int], name: str) -> int:
     return math.prod(shape)
 
 
+def _check_numbers(name: str, **values: Any) -> None:
+    for what, value in values.items():
+        if not hasattr(value, "__float__"):  # text has none, though float() would read it
+            raise TypeError(f"{name}: {what} must be a number; got {type(value).__name__}")
+
+
 def _float_dtype(dtype: DTypeLike, name: str) -> np.dtype[Any]:
     dt = np.dtype(dtype)
     if dt not in (np.float32, np.float64):
@@ -232,11 +238,13 @@ class Generator(MersenneTwister):
             A new array of that shape and dtype.
         Raises:
             RuntimeError: low > high, or a bound or high − low beyond dtype. NotImplementedError: another dtype.
+            TypeError: a bound is no number.
 
         >>> Generator().manual_seed(0).uniform((2,), -1, 1).tolist()
         [-0.007486820220947266, 0.5364435911178589]
         """
         dt, n = _float_dtype(dtype, "uniform"), _count(shape, "uniform")
+        _check_numbers("uniform", low=low, high=high)
         largest = float(np.finfo(dt).max)
         for name, bound in (("low", low), ("high", high)):
             if not -largest <= bound <= largest:
@@ -270,12 +278,13 @@ class Generator(MersenneTwister):
         Returns:
             A new array of that shape and dtype.
         Raises:
-            RuntimeError: std negative or nan. NotImplementedError: another dtype.
+            RuntimeError: std negative or nan. NotImplementedError: another dtype. TypeError: mean or std is no number.
 
         >>> Generator().manual_seed(0).normal((2,)).tolist()
         [1.5409960746765137, -0.293428897857666]
         """
         dt, n = _float_dtype(dtype, "normal"), _count(shape, "normal")
+        _check_numbers("normal", mean=mean, std=std)
         if not std >= 0:
             raise RuntimeError(f"normal: std must be >= 0; got {std}")
         mean, std = float(mean), float(std)
@@ -400,13 +409,14 @@ class Generator(MersenneTwister):
             A new array of that shape and dtype.
         Raises:
             RuntimeError: p outside [0, 1] or nan, or not broadcasting.
-            NotImplementedError: an array p of a dtype that is no float.
+            NotImplementedError: an array p of a dtype that is no float. TypeError: p is no number.
 
         >>> Generator().manual_seed(0).bernoulli(0.5, (4,)).tolist()
         [0.0, 0.0, 1.0, 0.0]
         """
         n = _count(shape, "bernoulli")
         if not isinstance(p, np.ndarray):
+            _check_numbers("bernoulli", p=p)
             if not 0 <= p <= 1:
                 raise RuntimeError(f"bernoulli: p must be in [0, 1]; got {p}")
             with self._lock:
