@@ -23,7 +23,7 @@ import numpy as np
 
 from ..creation import zeros
 from ..function import Function
-from ..kernel import APART, chunks, kernel, prange
+from ..kernel import APART, chunks, kernel, prange, ready
 from ..ops.operands import as_array, check_tensor
 from ..tensor import Tensor
 from .batch_norm import BatchNorm1d, batch_norm
@@ -138,8 +138,8 @@ class MaskedLayerNormFunction(Function):
         width = math.prod(shape)
         rows = as_rows(x, width)
         y, stats = np.empty(x.shape, x.dtype), np.empty((len(rows), 4), x.dtype)
-        gamma = np.ones(width, x.dtype) if weight is None else weight.ravel()
-        beta = np.zeros(width, x.dtype) if bias is None else bias.ravel()
+        gamma = np.ones(width, x.dtype) if weight is None else ready(weight).ravel()
+        beta = np.zeros(width, x.dtype) if bias is None else ready(bias).ravel()
         self.mask = as_rows(mask, width)
         if x.size:
             masked_layer_norm_forward[x.size](rows, self.mask, gamma, beta, eps, y.reshape(rows.shape), stats)
@@ -173,7 +173,7 @@ class MaskedLayerNormBackward(Function):
         width = math.prod(shape)
         rows = as_rows(x, width)
         dx, dweight, dbias = np.empty(x.shape, x.dtype), np.zeros(shape, x.dtype), np.zeros(shape, x.dtype)
-        gamma = np.ones(width, x.dtype) if weight is None else weight.ravel()
+        gamma = np.ones(width, x.dtype) if weight is None else ready(weight).ravel()
         if x.size:
             flat = dx.reshape(rows.shape), dweight.reshape(width), dbias.reshape(width)
             masked_layer_norm_backward[2 * x.size](as_rows(dy, width), rows, mask, gamma, stats, *flat, chunks(2 * x.size))

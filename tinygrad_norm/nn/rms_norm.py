@@ -25,7 +25,7 @@ import numpy as np
 
 from ..dtype import parameter_dtype
 from ..function import Function
-from ..kernel import APART, chunks, kernel, prange
+from ..kernel import APART, chunks, kernel, prange, ready
 from ..ops.operands import as_array
 from ..tensor import Tensor
 from . import init
@@ -136,7 +136,7 @@ class RMSNormFunction(Function):
         width = math.prod(shape)
         rows = as_rows(x, width)
         y, scale = np.empty(x.shape, x.dtype), np.empty(len(rows), x.dtype)
-        gamma = np.ones(width, x.dtype) if weight is None else weight.ravel()
+        gamma = np.ones(width, x.dtype) if weight is None else ready(weight).ravel()
         if x.size:
             rms_norm_forward[x.size](rows, gamma, eps, y.reshape(rows.shape), scale)
         self.shape = shape
@@ -161,7 +161,7 @@ class RMSNormBackward(Function):
         width = math.prod(shape)
         rows = as_rows(x, width)
         dx, dweight = np.empty(x.shape, x.dtype), np.zeros(shape, x.dtype)
-        gamma = np.ones(width, x.dtype) if weight is None else weight.ravel()
+        gamma = np.ones(width, x.dtype) if weight is None else ready(weight).ravel()
         if x.size:
             rms_norm_backward[2 * x.size](as_rows(dy, width), rows, gamma, scale, dx.reshape(rows.shape), dweight.reshape(width), chunks(2 * x.size))
         return dx, dweight
