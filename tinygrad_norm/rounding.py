@@ -123,6 +123,7 @@ def box_muller(u: Array, mean: float, std: float) -> None:
             for half, wave in ((rows[:, :8], cos), (rows[:, 8:], sin)):
                 half[...] = (r * wave).astype(np.float64) * s + m
         else:
-            r = np.sqrt(-2.0 * np.log(u1))
+            logs = np.fromiter(map(math.log, u1.ravel().tolist()), np.float64, u1.size)  # NumPy's own has another last bit with AVX-512
+            r = np.sqrt(-2.0 * logs.reshape(u1.shape))
             for half, wave in ((rows[:, :8], np.cos(theta)), (rows[:, 8:], np.sin(theta))):
                 half[...] = fma64(r * wave, std, mean)
