@@ -77,6 +77,13 @@ def test_clip_grad_norm_of_nothing_and_of_one_tensor():
     assert nn_utils.clip_grad_norm_(empty, 1.0, math.inf)._data == 0
 
 
+@pytest.mark.parametrize("norm_type", [-math.inf, -2.0, -1.0, 0.0, 1.0, 2.0, math.inf])
+def test_a_gradient_without_elements_adds_nothing_to_the_norm(norm_type):
+    (p, empty), _ = with_grads([np.array([3.0, 4.0]), np.ones((0, 3))])
+    both, alone = nn_utils.clip_grad_norm_([p, empty], 100.0, norm_type), nn_utils.clip_grad_norm_(p, 100.0, norm_type)
+    assert both._data == alone._data
+
+
 def test_clip_grad_norm_mixes_types_as_torch_and_does_not_overflow():
     ours, theirs = with_grads([np.array([3.0], np.float32), np.array([4.0])])
     total, expected = nn_utils.clip_grad_norm_(ours, 1.0), torch.nn.utils.clip_grad_norm_(theirs, 1.0)

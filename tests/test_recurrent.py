@@ -118,6 +118,13 @@ def test_layer_norm_lstm_starts_as_the_lstm_does():
     assert normed.norm_cell.weight.tolist() == [1] * 5 and normed.norm_cell.bias.tolist() == [0] * 5
 
 
+def test_layer_norm_lstm_may_have_one_of_its_norms_replaced():
+    cell = tg.nn.LayerNormLSTMCell(3, 5)
+    cell.norm_cell = tg.nn.Identity()
+    assert "(norm_cell): Identity()" in repr(cell)
+    assert cell(tg.ones(2, 3))[0].shape == (2, 5)
+
+
 def test_layer_norm_makes_the_scale_of_the_weights_not_matter():
     cell = tg.nn.LayerNormLSTMCell(3, 5, eps=0.0, dtype=tg.float64)
     x, state = tg.randn(4, 3, dtype=tg.float64), (tg.randn(4, 5, dtype=tg.float64), tg.randn(4, 5, dtype=tg.float64))

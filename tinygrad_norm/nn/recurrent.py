@@ -453,6 +453,7 @@ class LayerNormLSTMCell(_Cell):
 
     def __init__(self, input_size: int, hidden_size: int, bias: bool = True, eps: float = 1e-5, device: Any = None, dtype: Any = None) -> None:
         super().__init__(input_size, hidden_size, bias, device, dtype)
+        self.eps = eps
         kind = self.weight_ih.dtype
         self.norm_hh = LayerNorm(4 * self.hidden_size, eps, bias=bias, dtype=kind)  # α₁, β₁
         self.norm_ih = LayerNorm(4 * self.hidden_size, eps, bias=bias, dtype=kind)  # α₂, β₂
@@ -475,4 +476,4 @@ class LayerNormLSTMCell(_Cell):
 
     def extra_repr(self) -> str:
         """The arguments."""
-        return super().extra_repr() + f", eps={self.norm_cell.eps}"
+        return super().extra_repr() + f", eps={self.eps}"

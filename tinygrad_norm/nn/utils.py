@@ -38,7 +38,7 @@ def _norm(x: Array, p: float) -> float:
     if p == 0:
         return float(np.count_nonzero(x))
     if x.size == 0:
-        return 0.0
+        return 0.0 if p > 0 else math.inf  # what adds nothing to the norm of all
     sizes = np.abs(x).astype(np.float64)
     if math.isinf(p):
         return float(sizes.max() if p > 0 else sizes.min())
