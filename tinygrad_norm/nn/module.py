@@ -38,9 +38,10 @@ _NOTHING: Any = object()
 class Module(Register):
     """The base of all layers and models: call super().__init__(), assign layers and Parameters, define forward.
 
-    Three things differ from torch on purpose: `load_state_dict` changes nothing when it raises; `_parameters`, `_buffers` and
-    `_modules` are for reading only, because the attributes themselves are the one place where values stand; and a subclass that defines
-    `get_extra_state` or its like is refused, because a state_dict holds nothing but parameters and persistent buffers.
+    Five things differ from torch on purpose: `load_state_dict` changes nothing when it raises; `_parameters`, `_buffers` and
+    `_modules` are for reading only, because the attributes themselves are the one place where values stand; a subclass that defines
+    `get_extra_state` or its like is refused, because a state_dict holds nothing but parameters and persistent buffers; so is a child module
+    under a name that the class has, which would hide it; and what a shallow copy registers is not registered in the original.
 
     Example:
         >>> from tinygrad_norm import nn
