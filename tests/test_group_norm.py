@@ -118,6 +118,14 @@ def test_large_mean_keeps_the_variance(shape, groups):
     assert errors[0] < errors[1] / 100
 
 
+@pytest.mark.parametrize("momentum", [None, 0.1])
+def test_running_statistics_take_what_is_infinite_without_a_warning(momentum):
+    for lib in (tg, torch):
+        norm = lib.nn.InstanceNorm1d(1, momentum=momentum, track_running_stats=True)
+        norm(lib.tensor([[[np.inf, 1.0]], [[-np.inf, 1.0]]]))
+        assert np.isnan([norm.running_mean.item(), norm.running_var.item()]).all()
+
+
 def test_running_statistics_at_a_large_mean():
     x = (np.random.RandomState(5).standard_normal((6, 2, 500)) + 1e4).astype(np.float32)
     norm = tg.nn.InstanceNorm1d(2, momentum=1.0, track_running_stats=True)

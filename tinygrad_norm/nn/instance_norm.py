@@ -87,7 +87,8 @@ def instance_norm(
     if running_mean is not None and running_var is not None and x.size:
         mean, var = stats[:, :, 0], stats[:, :, 3]  # (N, C)
         for running, new, factor in ((running_mean, mean, 1.0), (running_var, var, length / (length - 1))):
-            running._data[...] = (1 - momentum) * running._data + momentum * factor * new.mean(axis=0, dtype=np.float64)  # (1), (2)
+            with np.errstate(invalid="ignore"):  # of an infinite mean
+                running._data[...] = (1 - momentum) * running._data + momentum * factor * new.mean(axis=0, dtype=np.float64)  # (1), (2)
             touch(running)
     return y
 
