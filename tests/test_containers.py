@@ -210,6 +210,18 @@ def test_several_at_once_are_checked_before_the_first_is_added(make: Any, run: A
     assert list(m._modules.items()) == before
 
 
+@pytest.mark.parametrize("make", [
+    lambda: tg.nn.Sequential(tg.nn.Linear(2, 2), tg.nn.ReLU),
+    lambda: tg.nn.ModuleList([tg.nn.ReLU]),
+    lambda: tg.nn.ModuleDict({"a": tg.nn.ReLU}),
+    lambda: tg.nn.Sequential().insert(0, tg.nn.ReLU),
+    lambda: tg.nn.Module().add_module("a", tg.nn.ReLU),
+])  # fmt: skip
+def test_a_class_is_not_taken_for_its_module(make: Any) -> None:
+    with pytest.raises(TypeError, match=r"ReLU is a class, not a module: write ReLU\(\)"):
+        make()
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["append", "insert", "del", "set", "pop", "slice"]), st.integers(-4, 4)), max_size=10), st.booleans())
 def test_any_sequence_of_changes_keeps_a_list(steps: list[tuple[str, int]], sequential: bool) -> None:

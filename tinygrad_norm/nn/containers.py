@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, overload
 from ..ops.shape import flatten
 from ..tensor import Tensor
 from .module import Module, indented
-from .register import MODULE
+from .register import MODULE, check_module
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -82,7 +82,8 @@ class _ModuleSequence(Module):
         if not isinstance(modules, Iterable):
             raise TypeError(f"{type(self).__name__}.extend should be called with an iterable, but got {type(modules).__name__}")
         new = list(modules)
-        _check_modules(new)
+        for module in new:
+            check_module(module)
         for module in new:
             self.append(module)
         return self
@@ -96,7 +97,7 @@ class _ModuleSequence(Module):
         modules = self._children()
         if not -len(modules) <= index <= len(modules):
             raise IndexError(f"Index out of range: {index}")
-        _check_modules([module])
+        check_module(module)
         modules.insert(index, module)
         self._renew(modules)
         return self
@@ -109,12 +110,6 @@ class _ModuleSequence(Module):
 
     def __getitem__(self, idx: Any) -> Any:
         raise NotImplementedError
-
-
-def _check_modules(modules: Iterable[Any]) -> None:
-    for module in modules:
-        if module is not None and not isinstance(module, Module):
-            raise TypeError(f"{type(module).__name__} is not a Module subclass")
 
 
 class Sequential(_ModuleSequence):
@@ -296,7 +291,8 @@ class ModuleDict(Module):
             or has a dot. Nothing was added then.
         """
         new = list(modules.items() if isinstance(modules, (Mapping, ModuleDict)) else _pairs(modules))
-        _check_modules(module for _, module in new)
+        for _, module in new:
+            check_module(module)
         for name, _ in new:
             self._check_free(MODULE, name)
         for name, module in new:

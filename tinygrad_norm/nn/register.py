@@ -95,8 +95,7 @@ class Register:
         Raises:
             TypeError: module is no Module, or name no string. KeyError: the name is taken, empty, or has a dot.
         """
-        if module is not None and not isinstance(module, Register):
-            raise TypeError(f"{typename(module)} is not a Module subclass")
+        check_module(module)
         self._check_free(MODULE, name)
         self._register(MODULE, name, module)
 
@@ -141,6 +140,14 @@ class Register:
     @property
     def _modules(self) -> Mapping[str, Module | None]:
         return MappingProxyType(dict(self._registered(MODULE)))
+
+
+def check_module(module: Any) -> None:
+    """A Module or None: TypeError otherwise."""
+    if isinstance(module, type) and issubclass(module, Register):
+        raise TypeError(f"{module.__name__} is a class, not a module: write {module.__name__}() for a module of it")
+    if module is not None and not isinstance(module, Register):
+        raise TypeError(f"{typename(module)} is not a Module subclass")
 
 
 def _check_name(kind: str, name: Any) -> None:
