@@ -135,6 +135,16 @@ def test_running_statistics_at_a_large_mean():
     np.testing.assert_allclose(norm.running_var.numpy(), exact.var(2, ddof=1).mean(0), rtol=1e-5)
 
 
+@pytest.mark.parametrize("wrong", ["running_mean", "running_var"])
+def test_running_statistics_that_cannot_be_moved_are_refused_before_one_is(wrong):
+    for lib in (tg, torch):
+        for t, words in (lib.ones(1).expand(3), "clone"), (lib.ones(3, requires_grad=True), "not differentiable with respect to argument"):
+            stats = {"running_mean": lib.zeros(3), "running_var": lib.ones(3), wrong: t}
+            with pytest.raises(RuntimeError, match=words):
+                lib.nn.functional.instance_norm(lib.randn(2, 3, 4), **stats)
+            assert lib is torch or stats["running_mean"].tolist() == [0 if wrong == "running_var" else 1] * 3
+
+
 @pytest.mark.parametrize("layout", [lambda a: a.transpose(2, 1, 0).copy().transpose(2, 1, 0), lambda a: np.repeat(a, 2, 2)[:, :, ::2], lambda a: np.broadcast_to(a[:1], a.shape)])
 def test_any_memory_layout(layout):
     base = layout(np.random.RandomState(6).standard_normal((4, 6, 5)))

@@ -20,8 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from ..grad_mode import mode
 from ..ops.operands import check_tensor
-from ..tensor import Tensor, touch
+from ..tensor import Tensor, check_writable, touch
 from .batch_norm import BatchNormEval
 from .group_norm import GroupNormFunction, check_channels
 from .norm import ChannelNorm, check_eps, check_number
@@ -50,7 +51,8 @@ def instance_norm(
         A Tensor of input's shape.
     Raises:
         ValueError: one value a channel; only one of the running statistics.
-        RuntimeError: no running statistics to use; lengths or dtypes that do not fit; fewer than 2 axes.
+        RuntimeError: no running statistics to use, or such as cannot be written or require a gradient; lengths or dtypes that do not fit;
+        fewer than 2 axes.
 
     Example:
         >>> import tinygrad_norm as tg
@@ -72,6 +74,11 @@ def instance_norm(
     if (running_mean is None) != (running_var is None):
         raise ValueError("running_mean and running_var must either both be None or neither be None")
     check_channels("instance_norm", input, running_mean=running_mean, running_var=running_var, weight=weight, bias=bias)
+    for what, t in (("running_mean", running_mean), ("running_var", running_var)):
+        if t is not None and t._edge is not None and mode.grad:
+            raise RuntimeError(f"instance_norm: not differentiable with respect to argument '{what}': it cannot require a gradient; pass {what}.detach()")
+        if t is not None and use_input_stats:
+            check_writable(t)
     if type(eps) is not float:
         check_eps("instance_norm", eps)
     if type(momentum) is not float:
