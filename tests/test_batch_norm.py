@@ -263,6 +263,16 @@ def test_running_statistics_have_no_gradient():
                 lib.nn.functional.batch_norm(lib.ones(2, 3), mean, var, training=training)
 
 
+@pytest.mark.parametrize("wrong", ["running_mean", "running_var"])
+def test_running_statistics_that_cannot_be_written_are_refused_before_one_is(wrong):
+    """torch writes all channels to the one place in memory."""
+    stats = {"running_mean": tg.zeros(3), "running_var": tg.ones(3), wrong: tg.ones(1).expand(3)}
+    with pytest.raises(RuntimeError, match="the tensor written to was expanded"):
+        tg.nn.functional.batch_norm(tg.randn(4, 3), **stats, training=True)
+    assert stats["running_mean"].tolist() == [0 if wrong == "running_var" else 1] * 3
+    tg.nn.functional.batch_norm(tg.randn(4, 3), **stats)
+
+
 def test_what_diverges_in_eval_is_no_warning():
     """Here as in torch, infinity and NaN are answers (a warning fails a test of this project)."""
     for x, mean, var, weight in (([1e38], [0.0], [1.0], [1e3]), ([np.inf], [np.inf], [1.0], [1.0]), ([1.0], [0.0], [-1.0], [1.0])):

@@ -332,9 +332,12 @@ def test_no_layout_of_a_weight_compiles_a_kernel_anew(room, name):
     ways = [getattr(module, f"{name}_{way}") for way in ("forward", "backward")]
     x = tg.tensor(np.sin(np.arange(24.0)).reshape(4, 6), requires_grad=True)
     mask = [tg.ones(4, 6, dtype=tg.bool)] if room == "masked_norm" else []
+    fixed, unaligned = np.arange(6.0), np.frombuffer(b"-" + np.arange(6.0).tobytes(), np.float64, offset=1)
+    fixed.flags.writeable = False
     compiled = []
-    for weight in (np.arange(6.0), np.arange(12.0)[::2], np.arange(6.0)[::-1], np.broadcast_to(2.0, 6)):
-        y = getattr(tg.nn.functional, name)(x, *mask, (6,), tg.Tensor(weight, requires_grad=True))
+    for weight in (np.arange(6.0), np.arange(12.0)[::2], np.arange(6.0)[::-1], np.broadcast_to(2.0, 6), fixed, unaligned):
+        parameters = [tg.Tensor(weight, requires_grad=True) for _ in range(1 if room == "rms_norm" else 2)]
+        y = getattr(tg.nn.functional, name)(x, *mask, (6,), *parameters)
         y.backward(tg.ones_like(y))
         compiled.append([k._serial and len(k._serial.signatures) for k in ways])
-    assert compiled == compiled[:1] * 4
+    assert compiled == compiled[:1] * 6

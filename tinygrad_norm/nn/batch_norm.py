@@ -32,7 +32,7 @@ from ..function import Function
 from ..grad_mode import mode
 from ..kernel import APART, get_num_threads, kernel, prange, ready
 from ..ops.operands import as_array, check_tensor, constant, sum_over
-from ..tensor import Tensor, touch
+from ..tensor import Tensor, check_writable, touch
 from .norm import ChannelNorm, check_eps, check_number
 
 Array = np.ndarray[Any, Any]
@@ -413,7 +413,7 @@ def batch_norm(
         A Tensor of input's shape.
     Raises:
         ValueError: one value a channel in training; not 2 or 3 axes; eps negative, or 0 in training; only one of the running statistics.
-        RuntimeError: no running statistics in eval; lengths or dtypes that do not fit.
+        RuntimeError: no running statistics in eval, or such as cannot be written in training; lengths or dtypes that do not fit.
 
     Example:
         >>> import tinygrad_norm as tg
@@ -458,6 +458,8 @@ def batch_norm(
             "batch (DataLoader(drop_last=True)), call eval(), or use LayerNorm, which needs no batch."
         )
     moved = [t for t in (running_mean, running_var) if t is not None and m]
+    for t in moved:
+        check_writable(t)
     running: list[Any] = [ready(t._data) for t in moved] or [None, None]
     y: Tensor = BatchNormFunction.apply(input, weight, bias, eps=float(eps), running=running, momentum=float(momentum))
     for t, new in zip(moved, running):

@@ -166,8 +166,8 @@ class LayerNormFunction(Function):
         rows, kind = as_rows(x, math.prod(shape)), x.dtype
         count, width = rows.shape
         y, stats = np.empty((count, width), kind), np.empty((count, 3), kind)
-        gamma = np.ones(width, kind) if weight is None else weight.ravel()
-        beta = np.zeros(width, kind) if bias is None else bias.ravel()
+        gamma = np.ones(width, kind) if weight is None else ready(weight).ravel()
+        beta = np.zeros(width, kind) if bias is None else ready(bias).ravel()
         if count and width:
             layer_norm_forward[count * width](rows, gamma, beta, eps, y, stats)
         self.shape = shape
@@ -189,7 +189,7 @@ def _gradients(dy: Array, x: Array, weight: Array | None, stats: Array, shape: t
     if not work:
         return np.empty(x.shape, kind), np.zeros(shape, kind), np.zeros(shape, kind)
     dx, dweight, dbias = np.empty((count, width), kind), np.empty(width, kind), np.empty(width, kind)
-    gamma = np.ones(width, kind) if weight is None else weight.ravel()
+    gamma = np.ones(width, kind) if weight is None else ready(weight).ravel()
     layer_norm_backward[work](as_rows(dy, width), rows, gamma, stats, dx, dweight, dbias, chunks(work))
     if rows is x and len(shape) == 1:
         return dx, dweight, dbias
