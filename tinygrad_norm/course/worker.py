@@ -407,33 +407,41 @@ class _Student:
 
 
 def other_numbers(args: list[Any], repeat: int, seed: int) -> Iterator[list[Any]]:
-    """The arguments, `repeat` times: each element of an array of floats is multiplied by another random number between ½ and 1."""
+    """The arguments, `repeat` times, with other numbers in the arrays of floats: a window on twice as many, begun anywhere.
+
+    Each number is one of the argument's times a random one between ½ and 1. A window takes no time, and no two have the same rows.
+    """
     import numpy as np
 
     rng = np.random.Generator(np.random.SFC64(seed))
-    arrays = {k: a for k, a in enumerate(args) if isinstance(a, np.ndarray) and a.dtype in (np.float32, np.float64)}
-    factors = {k: 0.5 + 0.5 * rng.random(2 * a.size, a.dtype) for k, a in arrays.items()}  # each time another part of them: to draw takes long
-    other = [np.empty_like(a) if k in arrays else a for k, a in enumerate(args)]
+    twice: dict[int, Any] = {}
+    for k, a in enumerate(args):
+        if isinstance(a, np.ndarray) and a.dtype in (np.float32, np.float64):
+            twice[k] = np.tile(a.ravel(), 2) * (0.5 + 0.5 * rng.random(2 * a.size, a.dtype))
     for _ in range(repeat):
-        for k, a in arrays.items():
-            start = rng.integers(a.size + 1)
-            np.multiply(a, factors[k][start : start + a.size].reshape(a.shape), out=other[k])
+        other = list(args)
+        for k, numbers in twice.items():
+            start = rng.integers(args[k].size + 1)
+            other[k] = numbers[start : start + args[k].size].reshape(args[k].shape)
         yield other
 
 
 def projected(value: Any, weights: dict[Any, Any]) -> Any:
-    """A tree of arrays with one number for each: the sum of its elements, each times a random weight, so that it takes all of them to know it."""
+    """A tree of arrays with one number for each: its sum with a random weight for each index of each axis, so that it takes all elements to know it."""
     import numpy as np
 
     if isinstance(value, dict):
         return {k: projected(v, weights) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return tuple(projected(v, weights) for v in value)
-    array = np.asarray(value).ravel()
-    size, kind = array.size, array.dtype if array.dtype.kind == "f" else np.dtype(float)
-    if (size, kind) not in weights:
-        weights[size, kind] = np.random.Generator(np.random.SFC64(size)).standard_normal(size).astype(kind)
-    return float(np.dot(weights[size, kind], array))
+    array = np.asarray(value)
+    kind = array.dtype if array.dtype.kind == "f" else np.dtype(float)
+    while array.ndim:
+        size = array.shape[-1]
+        if (size, kind) not in weights:
+            weights[size, kind] = np.random.Generator(np.random.SFC64(size)).standard_normal(size).astype(kind)
+        array = np.asarray(np.dot(array, weights[size, kind]))
+    return float(array)
 
 
 def _stand_in() -> None:
