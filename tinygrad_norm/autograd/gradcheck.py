@@ -63,7 +63,8 @@ def gradcheck(
         check_undefined_grad: whether the gradient must be right where only some outputs have one.
         fast_mode: compare one random projection a pair instead of whole Jacobians.
         parameters: whether the parameters of a Module are checked.
-        allow_unused: whether an input may have no effect on any output; by default that is an error, as the check of it says nothing.
+        allow_unused: whether an input may have no effect on any output, and an output depend on no input; by default that is an error,
+            as the check of it says nothing.
     Returns:
         True, or False where it fails and raise_exception is False.
     Raises:
@@ -172,23 +173,23 @@ def gradient_of(func: Any, inputs: Any, grad_outputs: Any = None, non_contiguous
             raise ValueError(f"gradgradcheck: {plural(len(outputs), 'output')} but {plural(len(upstream), 'grad_output')}")
     leaves = [n.tensor for n in target.inputs]
 
-    def found(recorded: bool) -> Gradients:
+    def found(create_graph: bool) -> Gradients:
         current = [n.tensor for n in target.call() if n.tensor.requires_grad]
         with enable_grad():
-            every = grad(current, leaves, upstream, create_graph=recorded, allow_unused=True)
+            every = grad(current, leaves, upstream, create_graph=create_graph, allow_unused=True)
         return Gradients({f"d{n.name}": g for n, g in zip(target.inputs, every) if g is not None})
 
     def gradients(**_: Tensor) -> Gradients:
-        connected = Gradients({name: g for name, g in found(True).items() if g.requires_grad})
-        if not connected:
-            raise GradcheckError(f"{target.name}: its gradients do not depend on anything: it is linear, and has no second derivative to check")
-        names.update(connected)
-        return connected
+        recorded = found(True)
+        if not any(g.requires_grad for g in recorded.values()):
+            raise GradcheckError(
+                f"{target.name}: its gradients do not depend on anything: it is linear, and has no second derivative to check, or its backward detaches them"
+            )
+        return recorded
 
     def unrecorded(**_: Tensor) -> Gradients:
-        return Gradients({name: g for name, g in found(False).items() if name in names})
+        return found(False)
 
-    names: set[str] = set()
     gradients.unrecorded = unrecorded  # type: ignore[attr-defined]  # for the differences: as a training computes it, and twice as fast
     gradients.__name__ = f"gradient of {target.name}"
     arguments = {n.name: n.tensor for n in target.tensors}
