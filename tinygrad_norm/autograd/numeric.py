@@ -127,7 +127,7 @@ def derivative(
                 if step is not None and k == 1:
                     found, doubt = row[0], np.abs(row[0] - table[-1][0]) + rounding
                 table.append(row)
-                if k >= 2 and np.all(((np.minimum(doubt, error) <= 4 * rounding) & np.isfinite(rounding)) | still):
+                if k and np.all(((np.minimum(doubt, error) <= 4 * rounding) & np.isfinite(rounding)) | still):
                     break  # smaller steps would only add rounding
             if not table:
                 break
