@@ -28,6 +28,8 @@ LAYERS = {
     "BatchNorm1d (N, C, L)": (lambda: nn.BatchNorm1d(3, momentum=None), (4, 3, 5)),
     "BatchNorm1d plain": (lambda: nn.BatchNorm1d(5, affine=False, track_running_stats=False), (4, 5)),
     "BatchNorm1d eval": (lambda: nn.BatchNorm1d(5).eval(), (4, 5)),
+    "Dropout": (lambda: nn.Dropout(0.4), (7, 5)),
+    "Dropout between layers": (lambda: nn.Sequential(nn.Linear(4, 6), nn.Dropout(0.5), nn.Linear(6, 2), nn.Dropout(0.1)), (5, 4)),
     "Sequential": (lambda: nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Sequential(nn.LayerNorm(6), nn.Linear(6, 2))), (5, 4)),
 }
 
@@ -181,3 +183,39 @@ def test_frozen_parameters_and_packed_biases():
     x = tg.randn(3, 2, 4)
     assert tg.autograd.compare_with_torch(tg.nn.MultiheadAttention(4, 2), (x, x, x)).ok
     assert tg.autograd.compare_with_torch(lambda x: x.argmax(), tg.arange(3.0), torch_counterpart=lambda x: x.argmin()).worst.relative > 0
+
+
+def test_both_libraries_drop_out_the_same_and_the_streams_are_as_they_were():
+    tg.manual_seed(5)
+    torch.manual_seed(6)
+    expected, theirs = tg.rand(3).tolist(), torch.rand(3).tolist()
+    tg.manual_seed(5)
+    torch.manual_seed(6)
+    x = array(5, 4)
+    assert compare_with_torch(lambda x: nn.functional.dropout(x.T, 0.3), x, torch_counterpart=lambda x: torch.nn.functional.dropout(x.T, 0.3)).ok
+    assert compare_with_torch(nn.MultiheadAttention(4, 2, dropout=0.5).double(), [x[:, None]] * 3).ok
+    tg.manual_seed(5)
+    torch.manual_seed(6)
+    comparison = compare_with_torch(nn.Dropout(0.5), x)
+    assert comparison.ok and tg.rand(3).tolist() == expected and torch.rand(3).tolist() == theirs
+    twice = torch.nn.Sequential(torch.nn.Dropout(0.5), torch.nn.Dropout(0.5))
+    with pytest.raises(ValueError, match=r"Dropout and its counterpart must draw as many random numbers.*Call eval\(\)"):
+        compare_with_torch(nn.Dropout(0.5), x, torch_counterpart=twice)
+
+
+def test_a_module_or_a_parameter_that_is_used_twice():
+    layer = nn.Linear(4, 4).double()
+    twice = nn.Sequential(layer, nn.ReLU(), layer)
+    twin = torch_twin(twice)
+    assert twin[0] is twin[2]
+    assert compare_with_torch(twice, array(5, 4)).ok
+    tied = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)).double()
+    tied[2].weight = tied[0].weight
+    twin = torch_twin(tied)
+    assert twin[0].weight is twin[2].weight and twin[0].bias is not twin[2].bias
+    assert compare_with_torch(tied, array(5, 4)).ok
+
+
+def test_a_gradient_that_is_zero_in_torch_alone_differs():
+    comparison = compare_with_torch(lambda x: x * 1, array(3), torch_counterpart=lambda x: x.detach() + 0 * x)
+    assert not comparison.ok and comparison["grad input[0]"].relative == np.inf

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .. import random as stream
 from ..grad_mode import no_grad
 from ..nn.module import Module
 from ..tensor import Tensor
@@ -126,7 +127,12 @@ def torch_twin(ours: Any) -> Any:
             if hasattr(place, name) and not name.startswith("<"):
                 return getattr(place, name)
         raise ValueError(f"compare_with_torch: torch has no function called {name!r}: pass torch_counterpart=…, a function of torch tensors")
-    theirs = _build(torch, ours, "")
+    theirs = _build(torch, ours, "", {})
+    first: dict[int, str] = {}
+    for name, p in ours.named_parameters(remove_duplicate=False):
+        if first.setdefault(id(p), name) != name:  # two places that share one parameter
+            owner, _, own = name.rpartition(".")
+            setattr(theirs.get_submodule(owner), own, theirs.get_parameter(first[id(p)]))
     _equate(torch, ours, theirs)
     return theirs
 
@@ -141,7 +147,14 @@ def _equate(torch: Any, ours: Any, theirs: Any) -> None:
         p.requires_grad_(wanted.get(name, p.requires_grad))
 
 
-def _build(torch: Any, ours: Any, path: str) -> Any:
+def _build(torch: Any, ours: Any, path: str, built: dict[int, Any]) -> Any:
+    """`built`: the twins so far, by the id of ours; a module that is used twice has one twin."""
+    if id(ours) not in built:
+        built[id(ours)] = _build_anew(torch, ours, path, built)
+    return built[id(ours)]
+
+
+def _build_anew(torch: Any, ours: Any, path: str, twins: dict[int, Any]) -> Any:
     name = type(ours).__name__
     kind = getattr(torch.nn, name, None)
     where = f" (at {path})" if path else ""
@@ -149,7 +162,7 @@ def _build(torch: Any, ours: Any, path: str) -> Any:
         raise ValueError(
             f"compare_with_torch: no torch.nn.{name} to compare with{where}: pass torch_counterpart=…, a torch module with the same state_dict keys"
         )
-    built = {n: _build(torch, m, f"{path}.{n}" if path else n) for n, m in ours.named_children()}
+    built = {n: _build(torch, m, f"{path}.{n}" if path else n, twins) for n, m in ours._modules.items() if m is not None}
     if name == "Sequential":
         twin = kind()
         for n, m in built.items():
@@ -201,7 +214,7 @@ def _compare(step: int, name: str, ours: Array | None, theirs: Any, rtol: float 
     scale = float(largest if off > 64 * eps * around else max(largest, around))
     unit = float(np.spacing(ours.dtype.type(scale))) or 1.0
     bound = 4096 * eps if rtol is None else rtol
-    return Difference(step, name, ours.shape, kind, off, off / scale if off else 0.0, off / unit if off else 0.0, bound)
+    return Difference(step, name, ours.shape, kind, off, off / scale if scale else np.inf if off else 0.0, off / unit if off else 0.0, bound)
 
 
 def compare_with_torch(
@@ -217,9 +230,9 @@ def compare_with_torch(
 ) -> Comparison:
     """Runs a layer or function here and in torch on the same numbers, and compares all that comes out.
 
-    In each step both get the inputs (in later steps moved by the same random numbers), both carry back the same random upstream
-    gradients, and the parameters of both move by −lr·gradient: buffers and parameters are compared after every step. In the first step
-    the gradients are differentiated once more, contracted with random numbers.
+    In each step both get the inputs (in later steps moved by the same random numbers), both draw the same random numbers where they drop
+    out, both carry back the same random upstream gradients, and the parameters of both move by −lr·gradient: buffers and parameters are
+    compared after every step. In the first step the gradients are differentiated once more, contracted with random numbers.
 
     Args:
         module_or_function: a Module or a function; the caller's own state is as before when this returns.
@@ -234,7 +247,7 @@ def compare_with_torch(
         A Comparison: the differences of "output", "grad input[0]", "grad weight", "running_mean", "second grad input[0]" … by name.
     Raises:
         ImportError: torch is not installed; says how to get it.
-        ValueError: no counterpart; inputs or steps that make no sense.
+        ValueError: no counterpart; inputs or steps that make no sense; the two draw different amounts of random numbers.
 
     Example:
         >>> import tinygrad_norm as tg
@@ -261,13 +274,18 @@ def compare_with_torch(
     snapshot = Snapshot([] if isinstance(ours, Module) else modules_of(ours))
     rng = own_stream(seed)
     found: list[Difference] = []
+    before, torch_before = stream.get_rng_state(), torch.get_rng_state()
     try:
         for step in range(steps):
+            stream.manual_seed(seed + step)
+            torch.manual_seed(seed + step)
             if step:
                 arrays = [_moved(a, rng) if isinstance(a, np.ndarray) and a.dtype.kind == "f" else a for a in arrays]
             found += _step(torch, ours, theirs, arrays, step, rng, lr, rtol, second_order and step == 0)
     finally:
         snapshot.restore()
+        stream.set_rng_state(before)
+        torch.set_rng_state(torch_before)
     return Comparison(function_name(module_or_function), found)
 
 
@@ -295,6 +313,11 @@ def _step(
         yield Difference(step, "output", (), "", np.inf, np.inf, np.inf, 1.0, f"{len(outputs)} tensors here, {len(torch_outputs)} in torch")
         return
     compared = [_compare(step, n.name, n.tensor._data, t, rtol) for n, t in zip(outputs, torch_outputs)]
+    if not all(d.ok for d in compared) and stream.default_generator.uniform((1,))[0] != torch.rand(1).item():
+        raise ValueError(
+            f"compare_with_torch: {function_name(ours)} and its counterpart must draw as many random numbers as each other; they do not, so "
+            "their masks differ and nothing can be compared. Call eval(), or set the dropout to 0"
+        )
     yield from compared
     if any("torch has" in d.problem for d in compared):
         return  # of other shapes or types: there is no gradient to give to both
