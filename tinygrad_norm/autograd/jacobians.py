@@ -8,12 +8,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
+from ..function import Function
 from ..tensor import Tensor
-from ..walk import grad
+from ..walk import examiners, grad
 from .explain import blind_spots, explain_pair
 from .numeric import derivative, first_step, noise_level
 from .report import GradcheckResult, PairResult
@@ -55,15 +58,16 @@ def check(
     target.changed_in_place(before)
     cotangents = [upstream_like(n.tensor, rng) for n in outputs]
     differentiable = [n.tensor.requires_grad for n in outputs]
+    narrow: list[str] = []
     if any(differentiable):
         result.warnings += blind_spots(target, [n for n in outputs if n.tensor.requires_grad], [v for v, d in zip(cotangents, differentiable) if d])
-        projected = _random_backward(target, result, outputs, cotangents, before, nondet_tol)
+        projected = _random_backward(target, result, outputs, cotangents, before, nondet_tol, narrow)
     else:
         projected = [None] * len(target.inputs)
     size = f0.size * sum(n.tensor._data.size for n in target.inputs)
     if fast:
         _fast_pairs(target, result, outputs, cotangents, f0, rng, eps)
-        if undefined:
+        if undefined and not narrow:
             _check_joint(target, result, outputs, projected, cotangents, nondet_tol)
         if all(p.verdict in ("ok", "independent") for p in result.pairs) or size > WHERE:
             return
@@ -71,7 +75,8 @@ def check(
     if size > LARGEST:
         raise ValueError(f"gradcheck: the Jacobians of {target.name} would have {size} elements: take smaller inputs, or fast_mode=True")
     pairs, numeric = _jacobians(target, result, outputs, f0, eps)
-    _check_linear(target, result, pairs, outputs, projected, cotangents, undefined, nondet_tol)
+    if not narrow:  # in fewer digits everything is a little off, and nothing else can be told
+        _check_linear(target, result, pairs, outputs, projected, cotangents, undefined, nondet_tol)
     for pair in pairs:
         explain_pair(pair, numeric[pair.input])
         result.pairs.append(pair)
@@ -96,13 +101,44 @@ def _backward(target: Target, outputs: list[Named], gradients: list[Array]) -> l
     return [None if g is None else g._data for g in found]
 
 
+@contextlib.contextmanager
+def _watch_types(narrow: list[str]) -> Iterator[None]:
+    """Within: notes each gradient that has fewer digits than its input; the walk makes it as wide again, and nobody sees that they are lost."""
+
+    def examine(node: Function, results: Any) -> None:
+        for i, (edge, g) in enumerate(zip(node.edges, results if type(results) is tuple else (results,))):
+            if edge is not None and isinstance(g, (Tensor, np.ndarray, np.generic)):
+                kind = edge[0].outputs[edge[1]][1] if type(edge) is tuple else edge._data.dtype
+                came = g._data.dtype if isinstance(g, Tensor) else g.dtype
+                if came.itemsize < kind.itemsize and came.kind == "f":
+                    what = f"{node.name} returns a {came} gradient for input {i}, which is {kind}"
+                    narrow.append(f"{what}: the precision is lost on the way; compute it in {kind}")
+
+    examiners.append(examine)
+    try:
+        yield
+    finally:
+        examiners.remove(examine)
+
+
 def _random_backward(
-    target: Target, result: GradcheckResult, outputs: list[Named], cotangents: list[Array], before: list[Array], nondet_tol: float
+    target: Target,
+    result: GradcheckResult,
+    outputs: list[Named],
+    cotangents: list[Array],
+    before: list[Array],
+    nondet_tol: float,
+    narrow: list[str],
 ) -> list[Array | None]:
-    """One backward with random upstream gradients, twice; what it returns, and what it should have left alone."""
+    """One backward with random upstream gradients, twice; what it returns, and what it should have left alone.
+
+    `narrow` is told which gradients on the way have fewer digits than what they are the gradients of.
+    """
     chosen = [(n, v) for n, v in zip(outputs, cotangents) if n.tensor.requires_grad]
     names, copies = [n for n, _ in chosen], [v.copy() for _, v in chosen]
-    first = _backward(target, names, copies)
+    with _watch_types(narrow):
+        first = _backward(target, names, copies)
+    result.problems += dict.fromkeys(narrow)
     for n, v, copy in zip(names, (v for _, v in chosen), copies):
         if not np.array_equal(v, copy):
             result.problems.append(f"the backward of {target.name} changes the gradient of {n.name} in place: it belongs to others as well")
@@ -115,6 +151,8 @@ def _random_backward(
                 f"Backward is not reentrant, i.e., running backward with same input and grad_output multiple times gives different values for "
                 f"{n}, although analytical gradient matches numerical gradient: it keeps state, or writes to what it saved. nondet_tol is {nondet_tol:g}"
             )
+    if narrow:
+        return first
     third = _backward(target, names, [np.asarray(TURNED * v, v.dtype) for _, v in chosen])
     largest = max((np.abs(g).max(initial=0) for g in third if g is not None), default=0)
     for n, a, b in zip(target.inputs, first, third):
