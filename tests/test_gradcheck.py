@@ -455,6 +455,23 @@ def test_broken_invariants_are_named():
         check_norm_invariants(tg.nn.BatchNorm1d(5).double().eval(), leaf(4, 5))
     with pytest.raises(ValueError, match="one value for each statistic"):
         check_norm_invariants(lambda x: x, leaf(4, 1), axes=(1,))
+    norm = tg.nn.LayerNorm(5).double()
+    for x, got in ((tg.tensor(np.arange(20).reshape(4, 5)), "torch.int64"), (np.ones((4, 5)), "ndarray")):
+        with pytest.raises(TypeError, match=f"x must be a floating point Tensor; got {got}"):
+            check_norm_invariants(norm, x)
+    for shape in ((0, 5), (4, 0)):
+        with pytest.raises(ValueError, match=r"x \(., .\) is empty"):
+            check_norm_invariants(norm, leaf(*shape))
+    with pytest.raises(ValueError, match="eps must be >= 0; got -1"):
+        check_norm_invariants(norm, leaf(4, 5), eps=-1)
+
+
+def test_invariants_of_a_norm_without_eps():
+    report = check_norm_invariants(tg.nn.LayerNorm(5, eps=0.0).double(), leaf(4, 5))
+    assert report.ok and max(i.error for i in report) < 1e-13
+    with pytest.raises(ValueError, match="where eps is 0 no variance may be"):
+        check_norm_invariants(tg.nn.LayerNorm(5, eps=0.0).double(), tg.ones(4, 5, dtype=tg.float64))
+    assert not check_norm_invariants(norm_backward(1, 1), leaf(4, 5), axes=(1,), eps=0.0).ok  # its own is 0.3
 
 
 def test_empty_inputs_and_inputs_that_share_a_name():

@@ -8,12 +8,14 @@ With x̂ = (x − μ)·rstd over M elements, y = γ⊙x̂ + β, and dx the gradi
     scale               y(a·x; a²·eps) = y(x): for the layer's own eps, up to ½ eps/var·|1 − 1/a²| of |y − β|         (4)
     groups              a change in one sample (LayerNorm) or channel (BatchNorm) moves no other                      (5)
 
-all sums over the statistics' axes. (2) is exact; it needs no γ: Σ d⊙x̂ = Σ dy⊙(y − β), and β is y at a constant x. A norm that leaves
+all sums over the statistics' axes. (2) is exact; it needs no γ: Σ d⊙x̂ = Σ dy⊙(y − β), and β is halfway from y(x) to y(2μ − x), whose x̂ is
+the opposite. A norm that leaves
 the mean where it is (RMSNorm) has (2) with μ = 0, (4) and (5).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -90,7 +92,8 @@ def check_norm_invariants(
     Returns:
         An InvariantReport: print it; `.ok`; `["shift"]`.
     Raises:
-        ValueError: no axes for a function, or axes that x does not have.
+        TypeError: x is no floating point Tensor.
+        ValueError: no axes for a function, or axes that x does not have; x is empty; eps is negative; eps is 0 and a variance is as well.
 
     Example:
         >>> import tinygrad_norm as tg
@@ -99,8 +102,14 @@ def check_norm_invariants(
         >>> report.ok, [i.name for i in report]
         (True, ['dx sums to 0', 'dx ⟂ x − μ', 'shift', 'scale', 'groups'])
     """
+    if not isinstance(x, Tensor) or not x.dtype.is_floating_point:
+        raise TypeError(f"check_norm_invariants: x must be a floating point Tensor; got {x.dtype if isinstance(x, Tensor) else type(x).__name__}")
+    if not x._data.size:
+        raise ValueError(f"check_norm_invariants: x {tuple(x.shape)} is empty: there is nothing to take statistics of")
     name, shape = function_name(norm), x._data.shape
     small = _eps(norm, x) if eps is None else float(eps)
+    if not 0 <= small < math.inf:
+        raise ValueError(f"check_norm_invariants: eps must be >= 0; got {small}")
     subtracts = not isinstance(norm, nn.RMSNorm) if centred is None else centred
     layer = norm
     if isinstance(norm, nn.GroupNorm) and axes is None:  # its groups are no axis of x before x is looked at by groups
@@ -113,6 +122,11 @@ def check_norm_invariants(
     over = _axes(norm, x, axes)
     rng = own_stream(seed)
     values = x._data.copy()
+    exact = values.astype(np.float64)
+    mean = exact.mean(axis=over, keepdims=True) * subtracts
+    var = ((exact - mean) ** 2).mean(axis=over, keepdims=True)
+    if not np.all(var + small):
+        raise ValueError("check_norm_invariants: where eps is 0 no variance may be; x has a statistic over values that are all the same: 0/0")
     tolerance = 1e4 * float(np.finfo(values.dtype).eps) if rtol is None else rtol
     snapshot = Snapshot(modules_of(layer))
 
@@ -131,10 +145,7 @@ def check_norm_invariants(
         snapshot.restore()
     assert dx_tensor is not None
     dx, y0 = dx_tensor._data.astype(np.float64), y._data.astype(np.float64)
-    exact = values.astype(np.float64)
-    mean = exact.mean(axis=over, keepdims=True) * subtracts
-    var = ((exact - mean) ** 2).mean(axis=over, keepdims=True)
-    beta = f(np.broadcast_to(mean, values.shape))
+    beta = (y0 + f(2 * mean - exact)) / 2
     share = small / (var + small)
 
     def total(a: Array) -> Array:
