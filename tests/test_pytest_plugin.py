@@ -72,6 +72,45 @@ def test_no_tensor(gradcheck):
     assert "def check(" not in text
 
 
+def test_gradcheck_fixture_of_order_2_without_the_parameters(outcome):
+    result = outcome("""
+class Scale(tg.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = tg.nn.Parameter(tg.tensor([2.0, -1.0], dtype=tg.float64))
+
+    def forward(self, x):
+        return Cut.apply(x, self.weight)
+
+class Cut(tg.autograd.Function):  # its second derivative by w twice is missing
+    def forward(self, x, w):
+        self.save_for_backward(x, w)
+        return x * x * w * w
+
+    def backward(self, g):
+        x, w = self.saved_tensors
+        constant = w.detach() if isinstance(w, tg.Tensor) else w
+        return 2 * x * w * w * g, 2 * x * x * constant * g
+
+def test_without(gradcheck):
+    report = gradcheck(Scale(), x(), order=2, parameters=False)
+    assert [p.input for p in report.pairs] == ["x"]
+
+def test_with(gradcheck):
+    gradcheck(Scale(), x(), order=2)
+
+def test_of_the_first_alone(gradcheck):
+    gradcheck(Scale(), x(), order=1)
+
+def test_of_a_third(gradcheck):
+    gradcheck(tg.exp, x(), order=3)
+""")
+    result.assert_outcomes(passed=2, failed=2)
+    text = result.stdout.str()
+    assert "dweight, weight: no gradient comes back to weight" in text
+    assert "order must be 1 or 2; got 3" in text
+
+
 def test_torch_compare_fixture(outcome):
     result = outcome("""
 def test_right(torch_compare):

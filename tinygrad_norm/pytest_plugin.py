@@ -24,7 +24,7 @@ def gradcheck() -> Callable[..., Any]:
     """gradcheck(fn, inputs, order=1, atol=1e-7, rtol=1e-6, **options): fails the test where a gradient does not hold.
 
     The tolerances are tighter than torch's, since the numeric derivative is good to 1e-10: a forgotten eps shows. order=2 checks the
-    second derivatives as well. The other options are gradcheck_report's. Returns the report.
+    second derivatives as well, by the parameters of a Module too unless parameters=False. The other options are gradcheck_report's. Returns the report.
     """
 
     def check(fn: Callable[..., Any], inputs: Any, *, order: int = 1, atol: float = 1e-7, rtol: float = 1e-6, **options: Any) -> Any:
@@ -33,13 +33,15 @@ def gradcheck() -> Callable[..., Any]:
 
         from tinygrad_norm.autograd.gradcheck import GradcheckError, GradcheckWarning, gradcheck_report, gradient_of
 
+        if order not in (1, 2):
+            raise ValueError(f"gradcheck: order must be 1 or 2; got {order}")
         failure = None
         try:
             report = gradcheck_report(fn, inputs, atol=atol, rtol=rtol, **options)
             if not report.ok:
                 failure = str(report)
             elif order > 1:
-                first, arguments = gradient_of(fn, inputs)
+                first, arguments = gradient_of(fn, inputs, parameters=options.get("parameters", True))
                 second = gradcheck_report(first, arguments, atol=atol, rtol=rtol, **{**options, "allow_unused": True})
                 failure = None if second.ok else str(second)
         except GradcheckError as error:
