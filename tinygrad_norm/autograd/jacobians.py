@@ -211,8 +211,9 @@ def _jacobians(
             along = _direction(target, x, own_stream(i).standard_normal(x.shape), len(f0))
             noise = noise_level(along, _step(x) / 4096) if size and eps is None else np.zeros(len(f0))
             widest = max(first_step(x), 0.25) if size else 0.25
-            for j, index in enumerate(np.ndindex(x.shape)):
-                d = derivative(_line(target, x, index, len(f0)), f0, first_step(x, index), units, noise, eps, widest)
+            steps = np.ravel(first_step(x, ...)).tolist() if size else []
+            for j, (index, step) in enumerate(zip(np.ndindex(x.shape), steps)):
+                d = derivative(_line(target, x, index, len(f0)), f0, step, units, noise, eps, widest)
                 parts[:4, :, j] = d.value, d.error, d.left, d.right
                 flags[:, :, j] = d.kink, d.jump
             for k, n in enumerate(outputs):
@@ -257,7 +258,7 @@ def _line(target: Target, x: Array, index: tuple[int, ...], size: int) -> Callab
 
 def _step(x: Array) -> float:
     """A first step for all elements at once: that of the smallest."""
-    return first_step(x, tuple(int(i) for i in np.unravel_index(int(np.abs(x).argmin()), x.shape))) if x.size else 0.25
+    return float(np.min(first_step(x, ...))) if x.size else 0.25
 
 
 def _direction(target: Target, x: Array, u: Array, size: int) -> Callable[[float], tuple[float, Array]]:

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -55,20 +55,25 @@ class Derivative(NamedTuple):
     jump: Array
 
 
-def first_step(values: Array, index: tuple[int, ...] | None = None) -> float:
-    """About a quarter of the scale on which this input varies, but not of others that are far larger than it; None: on which all do together.
+def first_step(values: Array, index: Any = None) -> Any:
+    """About a quarter of the scale on which this input varies, but not of others that are far larger than it.
 
+    Of the element at an index; of all of them, as an array, where that is `...`; None: on which all do together.
     In float32 a power of two, so that x ± h is exact. In float64 none: a function whose period is a power of two would look constant.
     """
     x = np.asarray(values, np.float64)
     largest = float(np.abs(x).max())
-    own = largest if index is None else abs(float(x[index]))
+    own = np.abs(largest if index is None else x[index])
     spread = float(x.std())
-    most = float(np.median(np.abs(x - np.median(x))))  # the spread of most of them, whatever one that is huge makes of the whole's
-    scale = min(spread, max(own, most / 8) or spread) if spread > 1e-6 * largest else own or largest or 1.0
-    if not (math.isfinite(scale) and scale > 0):
-        return 0.25
-    return float(2.0 ** math.floor(math.log2(scale / 4))) * (1.0 if values.dtype == np.float32 else 0.9397)
+    if spread > 1e-6 * largest:
+        most = float(np.median(np.abs(x - np.median(x))))  # the spread of most of them, whatever one that is huge makes of the whole's
+        own = np.maximum(own, most / 8)
+        scale = np.where(own > 0, np.minimum(own, spread), spread)
+    else:
+        scale = np.where(own > 0, own, largest or 1.0)
+    step = np.exp2(np.floor(np.log2(scale / 4))) * (1.0 if values.dtype == np.float32 else 0.9397)
+    step = np.where(np.isfinite(step) & (step > 0), step, 0.25)
+    return step if step.ndim else float(step)
 
 
 def derivative(
@@ -89,7 +94,7 @@ def derivative(
     """
     m = len(f0)
     value, error, scale = np.zeros(m), np.full(m, np.inf), np.zeros(m)
-    trembling = np.zeros(m) if noise is None else np.nan_to_num(noise, posinf=0)
+    trembling = np.zeros(m) if noise is None else np.where(np.isfinite(noise), noise, 0)
     rows = 2 if step is not None else LEVELS
     widened = False
     if step is not None:
