@@ -9,8 +9,7 @@ With x̂ = (x − μ)·rstd over M elements, y = γ⊙x̂ + β, and dx the gradi
     groups              a change in one sample (LayerNorm) or channel (BatchNorm) moves no other                      (5)
 
 all sums over the statistics' axes. (2) is exact; it needs no γ: Σ d⊙x̂ = Σ dy⊙(y − β), and β is halfway from y(x) to y(2μ − x), whose x̂ is
-the opposite. A norm that leaves
-the mean where it is (RMSNorm) has (2) with μ = 0, (4) and (5).
+the opposite. A norm that leaves the mean where it is (RMSNorm) has (2) with μ = 0, (4) and (5).
 """
 
 from __future__ import annotations

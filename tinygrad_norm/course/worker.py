@@ -434,7 +434,7 @@ def projected(value: Any, weights: dict[Any, Any]) -> Any:
         return {k: projected(v, weights) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return tuple(projected(v, weights) for v in value)
-    array = np.asarray(value)
+    array: Any = np.asarray(value)
     kind = array.dtype if array.dtype.kind == "f" else np.dtype(float)
     while array.ndim:
         size = array.shape[-1]
