@@ -26,9 +26,11 @@ def solved(name, *changes):
 
 
 def graded(assignment, cells, seconds=10.0):
-    """seconds: for a cell's definitions, and for a task."""
+    """seconds: at most, for a cell's definitions, and for a task."""
     grading = Grading(load(assignment) if isinstance(assignment, str) else assignment, best_mode()[0])
     grading.limits = grading.limits._replace(call=seconds)
+    for task in grading.assignment.tasks.values():
+        task.seconds = min(task.seconds, seconds)
     return grade_one(grading, Submission("one", cells))
 
 

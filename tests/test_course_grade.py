@@ -100,7 +100,8 @@ def test_a_numeric_derivative_is_caught_and_loops_are_not():
     assert graded(solved(extra=LOOPS))["score"] == 15
 
 
-def test_one_broken_cell_does_not_cost_the_others():
+def test_one_broken_cell_does_not_cost_the_others(monkeypatch):
+    monkeypatch.setattr(grade_module, "LOOPS", 0.5)
     result = graded(solved(("dweight = (dy * xhat)", "dweight = (dy * xhat")))
     assert result["score"] == 13 and "SyntaxError" in lines(result, "layer_norm_parameters")
     result = graded(["import torch", "%matplotlib inline\nimport matplotlib.pyplot as plt\nplt.plot([1])", *solved(), "for i in range(10**12): pass", "input()"])
