@@ -56,6 +56,7 @@ def pytest_collection():
 
 
 def pytest_sessionfinish():
+    gc.freeze()  # nor does it when Python winds up
     if AS_PYTHON:
         Path(AS_PYTHON).write_text("\n".join(sorted(ran)))
 
