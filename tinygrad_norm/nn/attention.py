@@ -177,14 +177,14 @@ def _weights(q: Array, k: Array, bias: Array | None, scale: float, causal: bool)
     """P (…, L, S), by (1) and (2)."""
     z = ready(quiet.run(np.matmul, q, _mT(k)))  # matmul may answer in the order of q's memory, and the rows are written in place
     queries, keys = z.shape[-2:]
-    rows = z.reshape(-1, keys) if z.size else z.reshape(0, keys)
+    rows = z.reshape(math.prod(z.shape[:-1]), keys)  # -1 would not do where there are no keys
     which = None
     if bias is not None:
         wide = np.broadcast_to(bias, (*bias.shape[:-1], keys)) if bias.ndim else np.full(keys, bias)
         heights = wide.shape[:-1]
         numbers = np.arange(math.prod(heights)).reshape(heights)
         which = np.broadcast_to(numbers, z.shape[:-1]).reshape(-1)
-        bias = ready(wide).reshape(math.prod(heights), keys)  # -1 would not do where there are no keys
+        bias = ready(wide).reshape(math.prod(heights), keys)
     weigh[EXP_WORK * z.size](rows, z.dtype.type(scale), bias, None if which is None else ready(which), queries, causal, is_double(z))
     return z
 
