@@ -179,6 +179,16 @@ def test_noise_is_named():
     assert gradcheck_report(wrong, leaf(3, 2)).pairs[0].verdict == "wrong"
 
 
+@pytest.mark.parametrize("fast_mode", [False, True])
+def test_a_gradient_that_is_zero_but_for_rounding_is_right_and_hides_no_mistake(fast_mode):
+    """A shift of all that is normalized: both Jacobians are noise, and neither their ratio nor whether noise is linear says anything."""
+    for seed in range(10):
+        tg.manual_seed(seed)
+        x, shift = tg.randn(6, 5, dtype=tg.float64), leaf(1, seed=seed)
+        report = gradcheck_report(lambda shift, x=x: tg.nn.functional.layer_norm(x + shift, (5,)), shift, fast_mode=fast_mode)
+        assert report.ok and not report.pairs[0].findings and not report.pairs[0].told.any()
+
+
 def test_a_tolerance_beyond_the_differences_is_inconclusive():
     report = gradcheck_report(tg.exp, leaf(3), atol=1e-18, rtol=1e-18)
     assert report.pairs[0].verdict == "inconclusive"

@@ -89,7 +89,7 @@ def explain_pair(pair: PairResult, x: Array) -> None:
         return
     if pair.verdict == "ok":
         beyond = np.abs(pair.analytic - pair.numeric) - 100 * pair.error
-        scale = np.abs(pair.numeric).max()
+        scale = np.abs(pair.told).max()
         largest = float(np.abs(pair.analytic - pair.numeric).max())
         if scale and beyond.max() > 1e-8 * scale and largest > 1e-7 * scale:
             pair.findings.append(

@@ -96,6 +96,11 @@ class PairResult:
     def __repr__(self) -> str:
         return f"<d{self.output}/d{self.input}: {self.verdict}, absolute error {self.absolute_error:.3g}>"
 
+    @property
+    def told(self) -> Array:
+        """The numeric Jacobian, with 0 for what may be 0, by as much as `judge` allows it to be off."""
+        return np.where(np.abs(self.numeric) <= 3 * self.error, 0.0, self.numeric)
+
     def judge(self, nondeterministic: str | None = None) -> None:
         """Sets the verdict and the worst element from the arrays."""
         a, n, error = self.analytic, self.numeric, self.error

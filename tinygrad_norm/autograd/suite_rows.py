@@ -135,7 +135,7 @@ def _relative(ours: list[Array], theirs: list[Array]) -> float | None:
 
 def _of_report(report: GradcheckResult) -> float | None:
     pairs = [p for p in report.pairs if p.verdict != "independent" and p.analytic.size]
-    return _relative([p.analytic for p in pairs], [p.numeric for p in pairs])
+    return _relative([p.analytic for p in pairs], [p.told for p in pairs])
 
 
 def _problem(report: GradcheckResult) -> str:
