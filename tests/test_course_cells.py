@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+from test_course_grade import RACE
 
 from tinygrad_norm.course import grade as grade_module
 from tinygrad_norm.course import load
@@ -175,25 +176,12 @@ def test_the_students_own_helper_stays_where_a_function_is_lent(tmp_path):
 
 # -- A race ----------------------------------------------------------------------------------------------------------------------------------
 
-RACE = '''# %% task="total" points=4
-def total(x):
-    ### BEGIN SOLUTION
-    s = 0.0
-    for v in x.ravel():
-        s = s + v
-    return s
-    ### END SOLUTION
-# %% grader
-from tinygrad_norm.course.task import Case, Faster, Output, Values, task
-task(total, cases=lambda rng: [Case("general", Values(x=rng.standard_normal((5, 4))))], outputs=[Output("s", line="s = Σ x")],
-     faster=Faster(4, lambda rng: Values(x=rng.standard_normal((300, 300))), repeat=8), seconds=5.0)
-'''
 SLOW = "import sys\nimport numpy as np\ndef slow(x):\n    s = 0.0\n    for v in x.ravel():\n        s = s + v\n    return s\n"
 CHEATS = {
     "skips what the frame above says is not looked at": "def total(x):\n"
     "    up = sys._getframe(1).f_locals\n    return 0.0 if up.get('repeat', 1) - up.get('k', 0) > 1 else slow(x)",
     "skips most calls on large inputs":
-        "calls = []\ndef total(x):\n    if x.size > 100: calls.append(1)\n    return slow(x) if len(calls) % 8 in (0, 3) else 0.0",
+        "calls = []\ndef total(x):\n    if x.size > 100: calls.append(1)\n    return slow(x) if len(calls) % 5 in (0, 3) else 0.0",
     "remembers what it returned for this shape":
         "seen = {}\ndef total(x):\n    if x.shape not in seen: seen[x.shape] = slow(x)\n    return seen[x.shape]",
     "remembers what it returned for these numbers, in any order": "seen = {}\ndef total(x):\n"
@@ -213,7 +201,7 @@ def race(tmp_path_factory):
 @pytest.mark.parametrize("name", CHEATS)
 def test_a_race_is_not_won_by_work_left_undone(race, name):
     result = graded(race, [SLOW + CHEATS[name]])
-    assert result["score"] < 4 and ("wrong when it is timed" in lines(result, "total") or "asked for: 4" in lines(result, "total"))
+    assert result["score"] < 4 and ("wrong when it is timed" in lines(result, "total") or "asked for: 5" in lines(result, "total"))
 
 
 def test_a_race_is_won_by_work_done_fast(race):

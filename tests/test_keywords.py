@@ -52,6 +52,9 @@ def test_what_is_said_twice_or_is_no_type(call):
     for lib in (tg, torch):
         with pytest.raises((TypeError, RuntimeError)):
             outcome(lib, call)
+
+
+def test_a_type_or_device_that_will_not_do():
     with pytest.raises(RuntimeError, match="could not infer output dtype"):
         tg.ones(2).mean(dtype=tg.int64)
     with pytest.raises(RuntimeError, match="the only device here is 'cpu'"):

@@ -69,8 +69,8 @@ class Output(NamedTuple):
 class Faster(NamedTuple):
     """The function must be `factor` times as fast as the reference (or as `than`, a function of the solution that returns the same) on `case`.
 
-    It is called `repeat` times in a row, each time with every float of the case multiplied by another number between ½ and 1, and all that it
-    returns is compared.
+    It is called `repeat` times in a row, each time on other floats: a window, begun anywhere, on the case's numbers one after the other, twice,
+    each times a random one between ½ and 1. So no element may need its own place or size. All that it returns is compared.
     """
 
     factor: float
